@@ -63,6 +63,17 @@
 //! | a node is back after a short interruption | what was purged meanwhile is applied in order | the same |
 //! | the server has lost its data, or another one took its place | all that is stored is confirmed by the origin before it is used, once | the same on each node |
 //!
+//! A [second tier](crate::Tier) and a [snapshot file](crate::store::SnapshotFile) change none of it. What they hold says up to
+//! where its node had followed the log when it was fetched, and is judged by all that was purged since:
+//!
+//! | moment | what the tier holds | what a file holds |
+//! |---|---|---|
+//! | it was fetched before a purge that reaches it | not used, on any node that has applied the purge | not used after a restart, once the node has caught up |
+//! | the log no longer reaches back to its fetch, or was lost | the origin confirms it before it is used | the same |
+//! | this node has not caught up with the log | neither read nor written | waited for, and after two seconds loaded and confirmed by the origin before it is used |
+//! | the server is away | the tier is left out | the same |
+//! | a node is cut off for longer than `ValidateAfter` allows | stored here, and confirmed by the origin before it is used | the same |
+//!
 //! # What is not
 //!
 //! * **Nothing is linearizable.** Between the return of a purge and its arrival on another node a client can see the new
@@ -83,7 +94,8 @@
 //! | what | how much |
 //! |---|---|
 //! | the log | at most about 65,600 entries, 64 bytes each with short tags: 4 MB |
-//! | a node, at the server | two connections, and a third while it waits for the others; a command each second when nothing happens |
+//! | a node, at the server | two connections, and a third while it waits for the others; one more for a second tier; a command each second when nothing happens |
+//! | a fetch, at the server | one read of the second tier, and one or two writes behind it; two commands more with [`single_fetch`](crate::tier::TierBuilder::single_fetch) |
 //! | a purge, at the server | about 15 µs of its thread for each node |
 //! | a node, in its memory | 2 MiB for entries of the log, and the records of their purges, of 100 bytes: usually half as many as [`max_tag_records`](crate::MemoryStoreBuilder::max_tag_records) |
 //! | purges that wait while the server is away | 10,000; more of them become one, which leaves everything unproven on the other nodes |
@@ -106,7 +118,13 @@
 //!   new run id. Purges of the last minute are told to it once more by the nodes that issued them.
 //! * **Access**: any client that can write to it can purge, and read what is purged. Give it a password, or its own
 //!   network, and TLS (`rediss://`, feature `redis-tls`) where the network is not trusted. What the account needs: `HSET`,
-//!   `HSETNX`, `HGETALL`, `HDEL`, `XADD`, `XREAD`, `XRANGE`, `XINFO`, `INFO` and `TIME`, and the keys `{namespace}:*`.
+//!   `HSETNX`, `HGETALL`, `HDEL`, `XADD`, `XREAD`, `XRANGE`, `XINFO`, `INFO` and `TIME`, and the keys `{namespace}:*`, braces
+//!   included. With `CONFIG GET` it also learns whether the server may drop the log. The account of a second tier
+//!   needs `GET`, `SET`, `UNLINK`, `EVAL`, `INFO` and `TIME`, and the keys `namespace:1:*`.
+//! * **What stands in it**: URLs, tags and patterns as they were purged, and cache keys where
+//!   [`Purge::key`](crate::Purge::key) or [`key_prefix`](crate::Purge::key_prefix) is used. A key can have in it what
+//!   [tells users apart](crate::DefaultKey). The keys of a second tier are digests, unless
+//!   [`plain_keys`](crate::tier::TierBuilder::plain_keys) is set; the responses in it are as they are.
 //! * **Replicas** are not read from: a replica has a run id of its own, and lags.
 //! * **Sentinel and Redis Cluster** are not supported: the URL names one server. Behind a name or an address that follows
 //!   the primary a failover works as a restart does.

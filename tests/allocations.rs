@@ -70,6 +70,26 @@ async fn a_hit_allocates_what_it_hands_out_and_no_more() {
     assert_eq!(allocations(&mut stack, get_request("http://h/")), HIT, "the other layers cost a hit nothing");
 }
 
+/// Nor do other nodes: neither a second tier nor a log of purges.
+#[cfg(all(feature = "redis", feature = "testing"))]
+#[tokio::test]
+async fn a_hit_of_one_node_of_several_allocates_no_more() {
+    use tower_readthrough::{
+        Tier,
+        testing::{PurgeLog, ScriptedRemote},
+    };
+
+    let tier = Tier::builder(ScriptedRemote::new()).build().unwrap();
+    let store = MemoryStore::builder(64 << 20).snapshots(true).build().unwrap();
+    let cache = ReadThroughLayer::builder(store).rules(fixed(60_000)).second_tier(tier).build().unwrap();
+    let _joined = PurgeLog::new().join(&cache.purge()).unwrap();
+    let mut stack = cache.layer(origin());
+    for _ in 0..2 {
+        support::call(&stack, get_request("http://h/")).await;
+    }
+    assert_eq!(allocations(&mut stack, get_request("http://h/")), HIT);
+}
+
 /// Key rules cost a hit no allocation, whether or not one applies to the request.
 #[tokio::test]
 async fn a_hit_by_key_rules_allocates_no_more() {

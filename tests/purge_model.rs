@@ -167,7 +167,7 @@ impl World {
 
     fn fetch(&self) {
         let floor = self.purges.arrive(&ASKED);
-        let begun = self.purges.begin(FLOOR);
+        let begun = self.purges.begin([FLOOR; 2]);
         let content = self.content.load(Ordering::SeqCst);
         // A purge counts even if the content has not changed.
         *self.flight.lock() = Some(Flight { content, begun: Some(begun), floor });
@@ -185,7 +185,7 @@ impl World {
     /// A 304: the stored response, under a new number.
     fn confirm(&self) {
         let Some(known) = self.select() else { return };
-        let begun = self.purges.begin(FLOOR);
+        let begun = self.purges.begin([FLOOR; 2]);
         // What is unproven is only stored again if it is still what the origin has.
         let content = self.content.load(Ordering::SeqCst);
         if self.admits(&known) && (!known.mark.is_unproven() || known.content == content) {

@@ -18,11 +18,11 @@ use tower_readthrough::{
     MemoryStore, Purge, ReadThroughLayer, Rules, cluster::Cluster, remote::RedisRemote, tier::Tier,
 };
 
-/// What all pages say: the number of the last edit. And how often it was asked.
+/// What all pages say: the number of the last edit. And how often it was asked for the slow one.
 #[derive(Clone, Default)]
 pub(crate) struct Origin {
     edits: Arc<AtomicU64>,
-    calls: Arc<AtomicU64>,
+    slow_calls: Arc<AtomicU64>,
 }
 
 /// The page of this number takes its time.
@@ -34,13 +34,13 @@ impl Origin {
         self.edits.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    pub(crate) fn calls(&self) -> u64 {
-        self.calls.load(Ordering::SeqCst)
+    pub(crate) fn slow_calls(&self) -> u64 {
+        self.slow_calls.load(Ordering::SeqCst)
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
         if request.uri().path()[1..] == SLOW.to_string() {
+            self.slow_calls.fetch_add(1, Ordering::SeqCst);
             sleep(Duration::from_millis(100)).await;
         }
         Ok(self.page())
@@ -93,7 +93,7 @@ impl Node {
         &self.purge
     }
 
-    pub(crate) async fn leave(self) {
-        self.cluster.leave().await;
+    pub(crate) async fn leave(&self) {
+        self.cluster.clone().leave().await;
     }
 }

@@ -151,9 +151,21 @@ pub enum ClusterError {
     /// The store is part of a cluster already.
     #[error("the store has joined a cluster already: keep the first handle")]
     Joined,
+    /// The store [trusts](crate::store::SnapshotFileBuilder::trust_freshness) what it has loaded from a file.
+    #[error(
+        "the store trusts what it loads from a file, whatever other nodes have purged: leave `trust_freshness` out"
+    )]
+    TrustsFile,
     /// The log is followed by tasks.
     #[error("there is no tokio runtime: open the cluster inside one")]
     NoRuntime,
+}
+
+impl ClusterError {
+    /// Why the store of this handle takes no journal.
+    fn of_store(purge: &Purge) -> Self {
+        if purge.is_joined() { Self::Joined } else { Self::TrustsFile }
+    }
 }
 
 impl From<AddressError> for ClusterError {
@@ -232,8 +244,8 @@ impl ClusterBuilder {
     ///
     /// # Errors
     ///
-    /// If the URL, a name or a time is invalid, if the store has joined a cluster already, or outside of a tokio
-    /// runtime.
+    /// If the URL, a name or a time is invalid, if the store has joined a cluster already or trusts what it has
+    /// loaded from a file, or outside of a tokio runtime.
     pub fn open(self) -> Result<Cluster, ClusterError> {
         let Self { location, purge, namespace, node, when_cut_off } = self;
         for (setting, name) in [("namespace", &namespace), ("node", &node)] {
@@ -259,7 +271,7 @@ impl ClusterBuilder {
             surveyor: tokio::sync::Mutex::default(),
         });
         if !shared.purge.keep_journal(Arc::new(Following(Arc::downgrade(&shared)))) {
-            return Err(ClusterError::Joined);
+            return Err(ClusterError::of_store(&shared.purge));
         }
         when_cut_off.begin(&shared.purge);
         if let Some(stats) = shared.purge.stats() {

@@ -85,7 +85,7 @@ impl PurgeLog {
     ///
     /// # Errors
     ///
-    /// If the store is part of a cluster already.
+    /// If the store is part of a cluster already, or trusts what it has loaded from a file.
     pub fn join(&self, purge: &Purge) -> Result<PurgeLogNode, ClusterError> {
         let node = Arc::new(Node {
             purge: purge.clone(),
@@ -96,7 +96,7 @@ impl PurgeLog {
             server: Arc::clone(&self.server),
         });
         if !purge.keep_journal(Arc::new(Following(Arc::downgrade(&node)))) {
-            return Err(ClusterError::Joined);
+            return Err(ClusterError::of_store(purge));
         }
         node.connect();
         self.server.lock().nodes.push(Arc::downgrade(&node));

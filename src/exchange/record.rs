@@ -272,7 +272,8 @@ pub trait Observer: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BackgroundEvent<'a> {
-    /// The refresh of a stale response under this key began.
+    /// The refresh of a stale response under this key began; or the probe of an [origin](crate::OriginHealth) that
+    /// is down, by a request for it whose response is not stored, such as HEAD.
     RefreshBegan(&'a CacheKey),
     /// It ended.
     RefreshEnded(&'a CacheKey, RefreshResult),

@@ -91,7 +91,8 @@ pub enum Purpose {
     /// A client waits, and its [directives](crate::LookupLayer::request_directives) refuse what is stored
     /// (RFC 9111 §5.2.1). Only a response will do that is fetched after the request arrived.
     Forced,
-    /// No client waits: a stored response is refreshed in the background. Only a response will do that is
+    /// No client waits: a stored response is refreshed in the background, or the request is one that refreshes
+    /// nothing and finds out whether the [origin](crate::OriginHealth) is back. Only a response will do that is
     /// fetched after the request arrived.
     Refresh,
     /// As [`Refresh`](Self::Refresh), of a response that is [still fresh](crate::Rules::refresh_ahead).
@@ -351,6 +352,11 @@ impl CacheRequest {
         self.handling == Handling::Private
     }
 
+    /// Whether the request is a part of a fetch that the layers have under way.
+    pub(crate) fn is_part_of_fetch(&self) -> bool {
+        self.handling == Handling::Passed
+    }
+
     /// Whether only a response will do that is fetched after the request arrived.
     pub(crate) fn needs_newer(&self) -> bool {
         let is_cut_off = self.arrival.as_ref().is_some_and(PurgeSnapshot::is_cut_off);
@@ -591,11 +597,6 @@ impl StaleCandidate {
     /// Whether a layer has looked, and found nothing.
     pub(crate) fn is_none(&self) -> bool {
         matches!(self, Self::None)
-    }
-
-    /// Whether there is something that may be served if the origin fails.
-    pub(crate) fn is_some(&self) -> bool {
-        matches!(self, Self::Whole { .. } | Self::Part(_))
     }
 
     /// Whether there is a whole response.

@@ -97,7 +97,7 @@ impl Vary {
 /// The values of the selecting fields of a response in the request for it.
 ///
 /// Values are compared in a [normal form](Form), as §4.1 allows; an absent field differs from an empty one.
-/// Values that are [too long](super::bounds) for that are compared as written.
+/// Values that are [too long](MAX_NORMAL_BYTES) for that are compared as written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Selection(Arc<Selected>);
 

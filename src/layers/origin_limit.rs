@@ -26,7 +26,7 @@
 //!
 //! # While the origin is not up
 //!
-//! How each attempt ends is reported to an [`OriginHealth`], also [without a
+//! How each attempt ends is reported to an [`OriginHealth`](origin::OriginHealth), also [without a
 //! limit](OriginLimitLayer::unlimited). It decides what is let through while the origin is down or recovers: of
 //! what has something stale a probe at a time, and then as much as the origin bears. What has nothing stored
 //! goes on while the origin is down, eight attempts at a time, and each is given up after four to five seconds.
@@ -88,7 +88,7 @@ use crate::{
     },
     http::response_fields,
     layers::service::{BoxFuture, EagerOneshot, HttpService},
-    origin::{Attempt, AttemptOutcome, Entered, OriginHealth, Permit, Priority, Refusal},
+    origin,
 };
 
 /// Limits the attempts under way and reports how they end; see the [module](self).
@@ -120,13 +120,13 @@ impl OriginLimitLayer {
     /// One health is for one limit: what another layer limits counts as well, and [the
     /// stack](crate::ReadThroughBuilder::build) refuses a limit of another size.
     #[must_use]
-    pub fn health(self, health: OriginHealth) -> Self {
+    pub fn health(self, health: origin::OriginHealth) -> Self {
         self.set(|settings| settings.give_health(health))
     }
 
     /// Returns the health of the origin.
     #[must_use]
-    pub fn origin_health(&self) -> &OriginHealth {
+    pub fn origin_health(&self) -> &origin::OriginHealth {
         self.settings.health()
     }
 
@@ -162,7 +162,7 @@ impl OriginLimitLayer {
     /// ```
     #[must_use]
     pub fn priority(self, class: impl Fn(&Parts) -> u8 + Send + Sync + 'static) -> Self {
-        self.set_of_limit("priority", |settings| settings.priority = Priority::new(class))
+        self.set_of_limit("priority", |settings| settings.priority = origin::Priority::new(class))
     }
 
     /// Which requests take no permit and never wait, such as those for streams of events, which would keep a
@@ -268,7 +268,7 @@ impl OriginLimitLayer {
 
     /// As [`health`](Self::health), where none was given. With a health of several origins another layer below
     /// reports, and this one does not.
-    pub(crate) fn shared_health(self, health: &OriginHealth) -> Self {
+    pub(crate) fn shared_health(self, health: &origin::OriginHealth) -> Self {
         match self.settings.health_is_given() {
             true => self,
             false => self.set(|settings| settings.share_health(health)),
@@ -281,12 +281,12 @@ impl OriginLimitLayer {
     }
 
     /// Whether attempts can be reported to this health, if there is one.
-    pub(crate) fn may_report_to(&self, health: Option<&OriginHealth>) -> bool {
+    pub(crate) fn may_report_to(&self, health: Option<&origin::OriginHealth>) -> bool {
         !self.settings.health_is_given() || health.is_none_or(|health| health.is_same(self.origin_health()))
     }
 
     /// The classes of requests, if they may have to wait.
-    pub(crate) fn classes(&self) -> Option<&Priority> {
+    pub(crate) fn classes(&self) -> Option<&origin::Priority> {
         self.settings.classes()
     }
 
@@ -363,7 +363,7 @@ impl<S> OriginLimit<S> {
     #[inline(always)]
     fn begin<ReqB, B>(
         &self,
-        entered: Entered,
+        entered: origin::Entered,
         request: Request<ReqB>,
     ) -> OriginLimitFuture<EagerOneshot<S, Request<ReqB>>, B, S::Error>
     where
@@ -373,15 +373,15 @@ impl<S> OriginLimit<S> {
     {
         let settings = &self.layer.settings;
         match entered {
-            Entered::Admitted(attempt) => {
+            origin::Entered::Admitted(attempt) => {
                 let watch = Watch::new(attempt, Arc::clone(settings));
                 OriginLimitFuture::free(Watched::begin(watch, || EagerOneshot::new(&self.inner, request)))
             }
-            Entered::Refused(refusal) => OriginLimitFuture::refused(settings, refusal),
-            Entered::Queued(waiting) => {
+            origin::Entered::Refused(refusal) => OriginLimitFuture::refused(settings, refusal),
+            origin::Entered::Queued(waiting) => {
                 // What is exempt never waits, and nothing does before there is a limit: this is for the compiler.
                 drop(waiting);
-                OriginLimitFuture::refused(settings, Refusal::QueueFull)
+                OriginLimitFuture::refused(settings, origin::Refusal::QueueFull)
             }
         }
     }
@@ -415,7 +415,7 @@ impl<F, B, E> OriginLimitFuture<F, B, E> {
 
     /// Not inlined, since it is rare.
     #[inline(never)]
-    fn refused(settings: &Settings, refusal: Refusal) -> Self
+    fn refused(settings: &Settings, refusal: origin::Refusal) -> Self
     where
         B: Send + 'static,
         E: 'static,
@@ -456,12 +456,12 @@ impl<F, B, E> fmt::Debug for OriginLimitFuture<F, B, E> {
 
 /// Reports how an attempt ends. Dropped before, the attempt was given up.
 struct Watch {
-    attempt: Attempt,
+    attempt: origin::Attempt,
     settings: Arc<Settings>,
 }
 
 impl Watch {
-    const fn new(attempt: Attempt, settings: Arc<Settings>) -> Self {
+    const fn new(attempt: origin::Attempt, settings: Arc<Settings>) -> Self {
         Self { attempt, settings }
     }
 
@@ -469,43 +469,43 @@ impl Watch {
         self.attempt.may_go_on(Instant::now())
     }
 
-    fn end(self, outcome: AttemptOutcome) -> Permit {
+    fn end(self, outcome: origin::AttemptOutcome) -> origin::Permit {
         self.attempt.finish(outcome, Instant::now())
     }
 
     fn end_with<B, E>(self, result: &Result<Response<B>, E>) -> Ended {
         let outcome = match result {
             Ok(response) => self.outcome_of(response),
-            Err(_) => AttemptOutcome::Failure,
+            Err(_) => origin::AttemptOutcome::Failure,
         };
         Ended { permit: self.attempt.finish(outcome, Instant::now()), settings: self.settings }
     }
 
-    fn outcome_of<B>(&self, response: &Response<B>) -> AttemptOutcome {
+    fn outcome_of<B>(&self, response: &Response<B>) -> origin::AttemptOutcome {
         let (status, headers) = (response.status(), response.headers());
         if status.as_u16() < 400 && !self.settings.failures.is_given() {
-            return AttemptOutcome::Success;
+            return origin::AttemptOutcome::Success;
         }
         if response.extensions().get::<Refused>().is_some() {
-            return AttemptOutcome::Neither;
+            return origin::AttemptOutcome::Neither;
         }
         if response.extensions().get::<CutOff>().is_some() {
-            return AttemptOutcome::Failure;
+            return origin::AttemptOutcome::Failure;
         }
         // It is well, and asks to be spared.
         if status == StatusCode::TOO_MANY_REQUESTS {
-            return AttemptOutcome::TooMany;
+            return origin::AttemptOutcome::TooMany;
         }
         match self.settings.failures.is_failure(status, headers) {
-            true => AttemptOutcome::Failure,
-            false => AttemptOutcome::Success,
+            true => origin::AttemptOutcome::Failure,
+            false => origin::AttemptOutcome::Success,
         }
     }
 }
 
 /// What an attempt leaves that has a response.
 struct Ended {
-    permit: Permit,
+    permit: origin::Permit,
     settings: Arc<Settings>,
 }
 
@@ -525,7 +525,7 @@ impl<'a> Unwinding<'a> {
 impl Drop for Unwinding<'_> {
     fn drop(&mut self) {
         if let Some(watch) = self.0.take().and_then(Option::take) {
-            drop(watch.end(AttemptOutcome::Failure));
+            drop(watch.end(origin::AttemptOutcome::Failure));
         }
     }
 }
@@ -561,7 +561,7 @@ impl<F> Watched<F> {
     }
 
     /// Ends the attempt in this way, if it is not over.
-    fn end(self: Pin<&mut Self>, outcome: AttemptOutcome) {
+    fn end(self: Pin<&mut Self>, outcome: origin::AttemptOutcome) {
         drop(self.project().watch.take().map(|watch| watch.end(outcome)));
     }
 

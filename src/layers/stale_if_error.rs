@@ -83,7 +83,7 @@ use crate::{
         service::{EagerOneshot, HttpService, ResponseFuture},
     },
     observe::Stats,
-    origin::{Answer, OriginHealth, Pass},
+    origin,
     sequence::Sequence,
     store::{self, Store},
 };
@@ -101,7 +101,7 @@ struct Shared<St> {
     extractor: Arc<dyn KeyExtractor>,
     observers: exchange::Observers,
     /// Of requests that no layer above has looked up.
-    health: Option<OriginHealth>,
+    health: Option<origin::OriginHealth>,
     /// Whether the service below is a layer of this crate.
     is_over_own_layer: bool,
 }
@@ -154,7 +154,7 @@ impl<St: Store> StaleIfErrorLayer<St> {
     ///
     /// [`OriginLimit`](crate::OriginLimit) next to the origin has to report to the same health.
     #[must_use]
-    pub fn health(self, health: OriginHealth) -> Self {
+    pub fn health(self, health: origin::OriginHealth) -> Self {
         self.set(|shared| shared.health = Some(health))
     }
 
@@ -246,14 +246,18 @@ impl Fallback {
     }
 
     /// Why the response is served without asking the origin, or else the right to ask it if one is needed.
-    fn ask(&self, health: &OriginHealth, head: &Parts) -> Result<Option<Arc<Pass>>, status::Stale> {
+    fn ask(
+        &self,
+        health: &origin::OriginHealth,
+        head: &Parts,
+    ) -> Result<Option<Arc<origin::Pass>>, status::Stale> {
         let now = Instant::now();
         if store::LastFetch::of(&self.stored, now) == store::LastFetch::Paused && !health.is_down(head) {
             return Err(status::Stale::OriginFailed);
         }
         match health.ask_with_stale(head, now) {
-            Answer::Serve(why) => Err(why.into()),
-            Answer::Fetch(pass) => Ok(pass),
+            origin::Answer::Serve(why) => Err(why.into()),
+            origin::Answer::Fetch(pass) => Ok(pass),
         }
     }
 
@@ -263,7 +267,7 @@ impl Fallback {
         &self,
         head: &mut Parts,
         sequence: &Arc<Sequence>,
-        undecided: Option<(&OriginHealth, Option<Arc<Pass>>)>,
+        undecided: Option<(&origin::OriginHealth, Option<Arc<origin::Pass>>)>,
     ) {
         let asked = exchange::CacheRequest::of(head, &request_fields::CredentialNames::DEFAULT);
         if let Some(mut asked) = asked.map(Cow::into_owned) {

@@ -3,12 +3,10 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
-
-use parking_lot::RwLock;
 
 use super::{counters, snapshot::RuleStats};
 use crate::exchange::Outcome;
@@ -30,7 +28,7 @@ struct Shard(Box<[Numbers]>);
 /// Numbers that only grow, by rule. Threads add to parts of their own, as with the other counters.
 pub(super) struct RuleCounters {
     /// In the order in which they were first seen.
-    names: RwLock<Vec<Arc<str>>>,
+    names: [OnceLock<Box<str>>; MAX_RULES],
     /// A power of two of them.
     shards: Box<[Shard]>,
 }
@@ -40,7 +38,7 @@ impl RuleCounters {
         let numbers = || std::array::from_fn(|_| AtomicU64::new(0));
         let shard = || Shard(std::iter::repeat_with(numbers).take(NONE + 1).collect());
         let shards = std::iter::repeat_with(shard).take(counters::shards()).collect();
-        Self { names: RwLock::default(), shards }
+        Self { names: [const { OnceLock::new() }; MAX_RULES], shards }
     }
 
     pub(super) fn add(&self, rule: Option<&str>, outcome: Outcome) {
@@ -53,28 +51,13 @@ impl RuleCounters {
         }
     }
 
+    /// The place that has this name, or takes it. All look in the same order, so that none takes a second one.
     fn place_of(&self, rule: &str) -> usize {
-        let find = |names: &[Arc<str>]| names.iter().position(|name| **name == *rule);
-        let known = {
-            let names = self.names.read();
-            find(&names).or((names.len() >= MAX_RULES).then_some(OTHER))
-        };
-        if let Some(place) = known {
-            return place;
-        }
-        let mut names = self.names.write();
-        match find(&names) {
-            Some(place) => place,
-            None if names.len() >= MAX_RULES => OTHER,
-            None => {
-                names.push(rule.into());
-                names.len() - 1
-            }
-        }
+        let has_name = |place: &OnceLock<Box<str>>| **place.get_or_init(|| rule.into()) == *rule;
+        self.names.iter().position(has_name).unwrap_or(OTHER)
     }
 
     pub(super) fn snapshot(&self) -> Vec<RuleStats> {
-        let names = self.names.read().clone();
         let of = |place: usize, rule: Option<Box<str>>, is_other: bool| {
             let sum = |index: usize| {
                 let numbers = self.shards.iter().filter_map(|Shard(rules)| rules.get(place)?.get(index));
@@ -91,7 +74,8 @@ impl RuleCounters {
                 failed: sum(5),
             }
         };
-        let named = names.iter().enumerate().map(|(place, name)| of(place, Some((**name).into()), false));
+        let names = self.names.iter().map_while(OnceLock::get).enumerate();
+        let named = names.map(|(place, name)| of(place, Some(name.clone()), false));
         named.chain([of(OTHER, None, true), of(NONE, None, false)]).collect()
     }
 }

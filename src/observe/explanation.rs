@@ -113,7 +113,8 @@ impl Explanation {
         self.is_refreshed
     }
 
-    /// Returns the state of the origin that the request is for.
+    /// Returns the state of the origin that the request is for. Of [several](crate::Failover), as
+    /// [`OriginHealth::state`](crate::OriginHealth::state).
     pub const fn origin(&self) -> OriginState {
         self.origin
     }

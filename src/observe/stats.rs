@@ -21,11 +21,11 @@ use super::{
     by_rule::RuleCounters,
     cluster_status::ClusterStatus,
     counters::{self, Counter, Counters},
-    snapshot::{CoalesceStats, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
+    snapshot,
     tier::TierStatus,
 };
 use crate::{
-    exchange::{BackgroundEvent, Outcome, Record, Role},
+    exchange,
     http::not_stored::NotStored,
     origin::OriginHealth,
     sequence::Strength,
@@ -104,7 +104,7 @@ type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
 #[derive(Clone, Default)]
 struct Sources {
     store: Option<Source<Option<StoreStats>>>,
-    coalesce: Option<Source<CoalesceStats>>,
+    coalesce: Option<Source<snapshot::CoalesceStats>>,
     retries: Option<Source<u64>>,
     health: Option<OriginHealth>,
     tier: Option<Source<TierStatus>>,
@@ -132,14 +132,14 @@ impl Stats {
 
     /// Returns what the numbers are now. They are not read at the same instant: a request that ends meanwhile
     /// may be in some and not in others.
-    pub fn snapshot(&self) -> StatsSnapshot {
+    pub fn snapshot(&self) -> snapshot::StatsSnapshot {
         // Called without the lock: a store may be the user's own.
         let Sources { store, coalesce, retries, health, tier, reports_only, cluster } =
             self.shared.sources.read().clone();
         let counters = &self.shared.counters;
         let ended = |result| counters.get(Counter::of_refresh(result));
         use crate::exchange::RefreshResult::{Aborted, Failed, Responded, TimedOut};
-        StatsSnapshot {
+        snapshot::StatsSnapshot {
             over: self.shared.began.elapsed(),
             hits: counters.get(Counter::HIT),
             stale: counters.all(counters::STALE),
@@ -151,7 +151,7 @@ impl Stats {
             collapsed: counters.get(Counter::COLLAPSED),
             stored: counters.get(Counter::STORED),
             not_stored: counters.all(counters::NOT_STORED),
-            refreshes: Refreshes {
+            refreshes: snapshot::Refreshes {
                 begun: counters.get(Counter::REFRESH_BEGAN),
                 responded: ended(Responded(http::StatusCode::OK)),
                 failed: ended(Failed),
@@ -180,7 +180,7 @@ impl Stats {
     }
 
     /// Reads what fetches hold.
-    pub(crate) fn read_coalesce(&self, stats: impl Fn() -> CoalesceStats + Send + Sync + 'static) {
+    pub(crate) fn read_coalesce(&self, stats: impl Fn() -> snapshot::CoalesceStats + Send + Sync + 'static) {
         self.shared.sources.write().coalesce = Some(Arc::new(stats));
     }
 
@@ -269,29 +269,29 @@ impl Stats {
     }
 
     /// Counts what became of a request that no observer is told of.
-    pub(crate) fn count(&self, record: &Record) {
+    pub(crate) fn count(&self, record: &exchange::Record) {
         record.trace();
         self.finished(record);
     }
 
     /// Counts what became of a request.
-    pub(crate) fn finished(&self, record: &Record) {
+    pub(crate) fn finished(&self, record: &exchange::Record) {
         let counters = &self.shared.counters;
         counters.add(match record.outcome() {
-            Outcome::Hit => Counter::HIT,
-            Outcome::Stale(why) => counters::STALE.of(why),
-            Outcome::Forwarded(why) => counters::FORWARDED.of(why),
-            Outcome::Unkeyed(why) => counters::UNKEYED.of(why),
-            Outcome::Refused(why) => counters::REFUSED.of(why),
-            Outcome::Failed => Counter::FAILED,
+            exchange::Outcome::Hit => Counter::HIT,
+            exchange::Outcome::Stale(why) => counters::STALE.of(why),
+            exchange::Outcome::Forwarded(why) => counters::FORWARDED.of(why),
+            exchange::Outcome::Unkeyed(why) => counters::UNKEYED.of(why),
+            exchange::Outcome::Refused(why) => counters::REFUSED.of(why),
+            exchange::Outcome::Failed => Counter::FAILED,
         });
-        if record.role() == Role::Follower {
+        if record.role() == exchange::Role::Follower {
             counters.add(Counter::COLLAPSED);
         }
     }
 
     /// Counts what became of a request by the rule that decides about it, if there is one.
-    pub(crate) fn finished_by(&self, rule: Option<&str>, outcome: Outcome) {
+    pub(crate) fn finished_by(&self, rule: Option<&str>, outcome: exchange::Outcome) {
         self.shared.by_rule.get_or_init(RuleCounters::new).add(rule, outcome);
     }
 
@@ -330,14 +330,14 @@ impl Stats {
         self.shared.counters.add(counters::NOT_STORED.of(why));
     }
 
-    pub(crate) fn background(&self, event: &BackgroundEvent<'_>) {
+    pub(crate) fn background(&self, event: &exchange::BackgroundEvent<'_>) {
         self.shared.counters.add(match event {
-            BackgroundEvent::RefreshBegan(_) => Counter::REFRESH_BEGAN,
-            BackgroundEvent::RefreshEnded(_, result) => Counter::of_refresh(*result),
+            exchange::BackgroundEvent::RefreshBegan(_) => Counter::REFRESH_BEGAN,
+            exchange::BackgroundEvent::RefreshEnded(_, result) => Counter::of_refresh(*result),
         });
     }
 
-    pub(crate) fn purged(&self, kind: PurgeKind, strength: Strength) {
+    pub(crate) fn purged(&self, kind: snapshot::PurgeKind, strength: Strength) {
         self.shared.counters.add(counters::PURGES.of(kind));
         match strength {
             Strength::Hard => {}
@@ -348,9 +348,9 @@ impl Stats {
 }
 
 /// The origins under names of their own.
-fn origins(health: &OriginHealth) -> Vec<OriginStats> {
+fn origins(health: &OriginHealth) -> Vec<snapshot::OriginStats> {
     let gauges = health.gauges().into_iter();
-    let stats = gauges.map(|(name, state, gauges)| OriginStats {
+    let stats = gauges.map(|(name, state, gauges)| snapshot::OriginStats {
         name,
         state,
         attempts: gauges.attempts.begun,

@@ -16,28 +16,28 @@ use super::{
     OriginState,
     attempts::{AttemptCounts, OriginGauges, Slab, Slot},
     change::News,
-    health::{AttemptOutcome, Begun, Health, ProbeId, Subject},
+    health,
     queue::{Id, Pushed, Queue, Waiter},
     rate::Rate,
-    wish::{Decided, Decision, HeldBack, Kind, Part, Refusal, Standing, Wish},
+    wish,
 };
 use crate::http::storing::after;
 
 /// The part of the permits that fetches with something stale may hold together.
-const STALE_PART: Part = Part::new(3, 4);
+const STALE_PART: wish::Part = wish::Part::new(3, 4);
 
 /// A permit.
 #[derive(Debug)]
 pub(super) struct Hold {
     epoch: u64,
     has_stale: bool,
-    probe: Option<ProbeId>,
+    probe: Option<health::ProbeId>,
 }
 
 /// A right that is taken before its attempt begins.
 #[derive(Debug)]
 pub(super) enum Claim {
-    Probe(ProbeId),
+    Probe(health::ProbeId),
     /// A permit during a recovery.
     Permit(Hold),
 }
@@ -51,7 +51,7 @@ pub(super) struct Ticket(Slot);
 struct UnderWay {
     /// `None`: it needs no permit.
     hold: Option<Hold>,
-    begun: Begun,
+    begun: health::Begun,
     give_up_at: Option<Instant>,
     deadline: Option<Instant>,
 }
@@ -67,7 +67,7 @@ pub(super) struct CoreRules {
 #[derive(Debug)]
 pub(super) struct Core<T> {
     rules: CoreRules,
-    health: Health,
+    health: health::Health,
     rate: Rate,
     queue: Queue<Waiting<T>>,
     /// `None`: no limit.
@@ -79,22 +79,22 @@ pub(super) struct Core<T> {
     given: usize,
     epoch: u64,
     /// The attempt that has the permit of the probe.
-    extra: Option<ProbeId>,
+    extra: Option<health::ProbeId>,
     under_way: Slab<UnderWay>,
     attempts: AttemptCounts,
     /// Attempts that have not ended.
     open: usize,
-    decided: Vec<Decided<T>>,
+    decided: Vec<wish::Decided<T>>,
 }
 
 #[derive(Debug)]
 struct Waiting<T> {
-    wish: Wish,
+    wish: wish::Wish,
     item: T,
 }
 
 impl<T> Core<T> {
-    pub(super) fn new(rules: CoreRules, health: Health) -> Self {
+    pub(super) fn new(rules: CoreRules, health: health::Health) -> Self {
         Self {
             rules,
             epoch: health.epoch(),
@@ -124,12 +124,12 @@ impl<T> Core<T> {
         self.health.state()
     }
 
-    pub(super) const fn standing(&self) -> Standing {
+    pub(super) const fn standing(&self) -> wish::Standing {
         match self.health.state() {
-            OriginState::Up if self.rate.is_bounded() => Standing::Bounded,
-            OriginState::Up => Standing::Open,
-            OriginState::Recovering => Standing::Recovering,
-            OriginState::Down => Standing::Down,
+            OriginState::Up if self.rate.is_bounded() => wish::Standing::Bounded,
+            OriginState::Up => wish::Standing::Open,
+            OriginState::Recovering => wish::Standing::Recovering,
+            OriginState::Down => wish::Standing::Down,
         }
     }
 
@@ -154,7 +154,7 @@ impl<T> Core<T> {
     }
 
     /// What was decided about attempts that waited.
-    pub(super) fn take_decided(&mut self) -> Vec<Decided<T>> {
+    pub(super) fn take_decided(&mut self) -> Vec<wish::Decided<T>> {
         std::mem::take(&mut self.decided)
     }
 
@@ -215,14 +215,14 @@ impl<T> Core<T> {
         let refused = self.queue.remove_where(is_refused);
         for waiting in refused {
             let refusal = self.refusal_while_down(&waiting.wish, now);
-            self.decided.push(Decided::Refused(waiting.item, refusal));
+            self.decided.push(wish::Decided::Refused(waiting.item, refusal));
         }
     }
 
-    fn refusal_while_down(&self, wish: &Wish, now: Instant) -> Refusal {
+    fn refusal_while_down(&self, wish: &wish::Wish, now: Instant) -> wish::Refusal {
         match wish.is_spare() {
-            true => Refusal::HeldBack(HeldBack::Down),
-            false => Refusal::Down { next_probe: self.health.next_probe_in(now) },
+            true => wish::Refusal::HeldBack(wish::HeldBack::Down),
+            false => wish::Refusal::Down { next_probe: self.health.next_probe_in(now) },
         }
     }
 
@@ -240,10 +240,10 @@ impl<T> Core<T> {
             let next = self.queue.pop(now, |waiter| !waiter.has_stale || may_hold_stale);
             let Some((_, Waiting { wish, item })) = next else { break };
             let decided = match wish.leave_at {
-                Some(leave_at) if leave_at <= now => Decided::Refused(item, Refusal::TooLate),
+                Some(leave_at) if leave_at <= now => wish::Decided::Refused(item, wish::Refusal::TooLate),
                 _ => {
                     let hold = self.take_permit(wish.has_stale);
-                    Decided::Granted(item, self.begin(&wish, Some(hold), now))
+                    wish::Decided::Granted(item, self.begin(&wish, Some(hold), now))
                 }
             };
             self.decided.push(decided);
@@ -265,7 +265,7 @@ impl<T> Core<T> {
     }
 
     /// Whether so much is free that an attempt may begin for which no client waits.
-    fn is_below(&self, kind: Kind, now: Instant) -> bool {
+    fn is_below(&self, kind: wish::Kind, now: Instant) -> bool {
         let Some(part) = kind.part() else { return true };
         self.permits.is_none_or(|permits| part.is_above(self.used, permits))
             && part.is_above(self.given, self.health.cap(now))
@@ -273,7 +273,7 @@ impl<T> Core<T> {
 
     /// Whether an attempt may take a permit that no other needs. Attempts that wait cannot use what is free: it would
     /// have been let in.
-    fn has_spare_room(&self, wish: &Wish, now: Instant) -> bool {
+    fn has_spare_room(&self, wish: &wish::Wish, now: Instant) -> bool {
         let is_free = self.has_permit() && self.given < self.health.cap(now);
         is_free && (!wish.has_stale || self.may_hold_stale()) && self.is_below(wish.kind, now)
     }
@@ -300,51 +300,55 @@ impl<T> Core<T> {
     }
 
     /// Whether a request with something stale may ask the origin. `Ok(None)`: as if nothing were wrong.
-    pub(super) fn ask(&mut self, now: Instant) -> Result<Option<Claim>, HeldBack> {
+    pub(super) fn ask(&mut self, now: Instant) -> Result<Option<Claim>, wish::HeldBack> {
         match self.state() {
-            OriginState::Up | OriginState::Recovering if !self.rate.allows(now) => Err(HeldBack::RateLimited),
+            OriginState::Up | OriginState::Recovering if !self.rate.allows(now) => {
+                Err(wish::HeldBack::RateLimited)
+            }
             _ => self.claim(true, now),
         }
     }
 
     /// Why a request with something stale would not [ask](Self::ask) the origin, were it not one that finds out whether it
     /// is back.
-    pub(super) fn would_hold_back(&self, now: Instant) -> Option<HeldBack> {
+    pub(super) fn would_hold_back(&self, now: Instant) -> Option<wish::HeldBack> {
         match self.state() {
             OriginState::Up | OriginState::Recovering if !self.rate.allows(now) => {
-                Some(HeldBack::RateLimited)
+                Some(wish::HeldBack::RateLimited)
             }
             OriginState::Up => None,
-            OriginState::Down => Some(HeldBack::Down),
-            OriginState::Recovering => Some(HeldBack::Recovering),
+            OriginState::Down => Some(wish::HeldBack::Down),
+            OriginState::Recovering => Some(wish::HeldBack::Recovering),
         }
     }
 
     /// Whether a request that another origin may answer as well should ask this one.
-    pub(super) fn invite(&mut self, may_probe: bool, now: Instant) -> Result<Option<Claim>, HeldBack> {
+    pub(super) fn invite(&mut self, may_probe: bool, now: Instant) -> Result<Option<Claim>, wish::HeldBack> {
         match self.state() {
-            OriginState::Down if !may_probe => Err(HeldBack::Down),
+            OriginState::Down if !may_probe => Err(wish::HeldBack::Down),
             _ => self.claim(false, now),
         }
     }
 
-    fn claim(&mut self, has_stale: bool, now: Instant) -> Result<Option<Claim>, HeldBack> {
-        let wish = Wish { has_stale, ..Wish::default() };
+    fn claim(&mut self, has_stale: bool, now: Instant) -> Result<Option<Claim>, wish::HeldBack> {
+        let wish = wish::Wish { has_stale, ..wish::Wish::default() };
         match self.state() {
             OriginState::Up => Ok(None),
-            OriginState::Down => self.claim_probe(now).map(Claim::Probe).map(Some).ok_or(HeldBack::Down),
+            OriginState::Down => {
+                self.claim_probe(now).map(Claim::Probe).map(Some).ok_or(wish::HeldBack::Down)
+            }
             OriginState::Recovering if self.has_spare_room(&wish, now) => {
                 Ok(Some(Claim::Permit(self.take_permit(has_stale))))
             }
             OriginState::Recovering => {
                 self.health.hold_back(now);
-                Err(HeldBack::Recovering)
+                Err(wish::HeldBack::Recovering)
             }
         }
     }
 
     /// Not while the one before still has the permit of a probe.
-    fn claim_probe(&mut self, now: Instant) -> Option<ProbeId> {
+    fn claim_probe(&mut self, now: Instant) -> Option<health::ProbeId> {
         if self.extra.is_none() { self.health.claim_probe(now) } else { None }
     }
 
@@ -357,9 +361,9 @@ impl<T> Core<T> {
     }
 
     /// Decides about an attempt that has come. [`push`](Self::push) lets it wait, if that is decided.
-    pub(super) fn enter(&mut self, wish: &Wish, claim: Option<Claim>, now: Instant) -> Decision {
+    pub(super) fn enter(&mut self, wish: &wish::Wish, claim: Option<Claim>, now: Instant) -> wish::Decision {
         if wish.is_exempt {
-            return Decision::Grant(self.begin_exempt(wish, claim, now));
+            return wish::Decision::Grant(self.begin_exempt(wish, claim, now));
         }
         let hold = claim.and_then(|claim| self.redeem(claim, now));
         let way = match (hold, self.state()) {
@@ -369,22 +373,24 @@ impl<T> Core<T> {
             (None, OriginState::Recovering) => self.enter_recovering(wish, now),
         };
         match way {
-            Ok(Way::With(hold)) => Decision::Grant(self.begin(wish, Some(hold), now)),
+            Ok(Way::With(hold)) => wish::Decision::Grant(self.begin(wish, Some(hold), now)),
             Ok(Way::Now) => {
                 // Without a limit a permit is a number that tells how much a recovery bears.
                 let needs_permit = self.permits.is_some() || wish.subject.counts;
                 let hold = needs_permit.then(|| self.take_permit(wish.has_stale));
-                Decision::Grant(self.begin(wish, hold, now))
+                wish::Decision::Grant(self.begin(wish, hold, now))
             }
-            Ok(Way::Wait) if wish.leave_at.is_some_and(|at| at <= now) => Decision::Refuse(Refusal::TooLate),
-            Ok(Way::Wait) => Decision::Queue,
-            Err(refusal) => Decision::Refuse(refusal),
+            Ok(Way::Wait) if wish.leave_at.is_some_and(|at| at <= now) => {
+                wish::Decision::Refuse(wish::Refusal::TooLate)
+            }
+            Ok(Way::Wait) => wish::Decision::Queue,
+            Err(refusal) => wish::Decision::Refuse(refusal),
         }
     }
 
     /// Begins without a permit. A probe it is all the same: else what has something stale would begin one attempt
     /// after the other while the origin is down.
-    fn begin_exempt(&mut self, wish: &Wish, claim: Option<Claim>, now: Instant) -> Ticket {
+    fn begin_exempt(&mut self, wish: &wish::Wish, claim: Option<Claim>, now: Instant) -> Ticket {
         let probe = match claim {
             Some(Claim::Probe(probe)) => Some(probe).filter(|probe| self.health.is_probe(*probe)),
             Some(Claim::Permit(hold)) => {
@@ -393,8 +399,8 @@ impl<T> Core<T> {
             }
             None => None,
         };
-        let subject = Subject { probe, ..wish.subject };
-        self.begin(&Wish { subject, ..*wish }, None, now)
+        let subject = health::Subject { probe, ..wish.subject };
+        self.begin(&wish::Wish { subject, ..*wish }, None, now)
     }
 
     /// Makes use of a right. `None`: it has ended with its state, or with its time.
@@ -411,7 +417,7 @@ impl<T> Core<T> {
     }
 
     /// Its permit is free: as long as it is not, no attempt gets the right to probe.
-    fn begin_probe(&mut self, probe: ProbeId) -> Option<Hold> {
+    fn begin_probe(&mut self, probe: health::ProbeId) -> Option<Hold> {
         if !self.health.is_probe(probe) {
             return None;
         }
@@ -419,18 +425,18 @@ impl<T> Core<T> {
         Some(Hold { epoch: self.epoch, has_stale: false, probe: Some(probe) })
     }
 
-    fn enter_up(&self, wish: &Wish, now: Instant) -> Result<Way, Refusal> {
+    fn enter_up(&self, wish: &wish::Wish, now: Instant) -> Result<Way, wish::Refusal> {
         if wish.is_spare() && !self.rate.allows(now) {
-            return Err(Refusal::HeldBack(HeldBack::RateLimited));
+            return Err(wish::Refusal::HeldBack(wish::HeldBack::RateLimited));
         }
-        if wish.kind != Kind::Request {
-            return if self.has_spare_room(wish, now) { Ok(Way::Now) } else { Err(Refusal::Busy) };
+        if wish.kind != wish::Kind::Request {
+            return if self.has_spare_room(wish, now) { Ok(Way::Now) } else { Err(wish::Refusal::Busy) };
         }
         Ok(self.now_or_later(wish, now))
     }
 
-    fn enter_down(&mut self, wish: &Wish, now: Instant) -> Result<Way, Refusal> {
-        let Subject { counts, .. } = wish.subject;
+    fn enter_down(&mut self, wish: &wish::Wish, now: Instant) -> Result<Way, wish::Refusal> {
+        let health::Subject { counts, .. } = wish.subject;
         if !(wish.is_spare() || counts && self.rules.fails_fast) {
             return Ok(self.now_or_later(wish, now));
         }
@@ -441,24 +447,24 @@ impl<T> Core<T> {
         }
     }
 
-    fn enter_recovering(&mut self, wish: &Wish, now: Instant) -> Result<Way, Refusal> {
+    fn enter_recovering(&mut self, wish: &wish::Wish, now: Instant) -> Result<Way, wish::Refusal> {
         if wish.is_spare() && !self.rate.allows(now) {
-            return Err(Refusal::HeldBack(HeldBack::RateLimited));
+            return Err(wish::Refusal::HeldBack(wish::HeldBack::RateLimited));
         }
         let way = match wish.is_spare() {
             true if self.has_spare_room(wish, now) => return Ok(Way::Now),
-            true => Err(Refusal::HeldBack(HeldBack::Recovering)),
+            true => Err(wish::Refusal::HeldBack(wish::HeldBack::Recovering)),
             false => Ok(self.now_or_later(wish, now)),
         };
         // An attempt for which no client waits does not make a recovery longer.
-        if !matches!(way, Ok(Way::Now)) && wish.kind == Kind::Request {
+        if !matches!(way, Ok(Way::Now)) && wish.kind == wish::Kind::Request {
             self.health.hold_back(now);
         }
         way
     }
 
     /// No attempt that waits may begin: it would have.
-    fn now_or_later(&self, wish: &Wish, now: Instant) -> Way {
+    fn now_or_later(&self, wish: &wish::Wish, now: Instant) -> Way {
         match self.has_room(now) && (!wish.has_stale || self.may_hold_stale()) {
             true => Way::Now,
             false => Way::Wait,
@@ -468,7 +474,7 @@ impl<T> Core<T> {
     /// Lets an attempt wait for a permit, in this class.
     pub(super) fn push(
         &mut self,
-        wish: Wish,
+        wish: wish::Wish,
         (class, is_shared): (u8, bool),
         item: T,
         now: Instant,
@@ -477,7 +483,7 @@ impl<T> Core<T> {
         match self.queue.push(waiter, Waiting { wish, item }) {
             Pushed::Placed(id) => Ok(id),
             Pushed::Displacing(id, displaced) => {
-                self.decided.push(Decided::Refused(displaced.item, Refusal::QueueFull));
+                self.decided.push(wish::Decided::Refused(displaced.item, wish::Refusal::QueueFull));
                 Ok(id)
             }
             Pushed::Full(waiting) => Err(waiting.item),
@@ -493,9 +499,9 @@ impl<T> Core<T> {
         self.queue.promote(id, class);
     }
 
-    fn begin(&mut self, wish: &Wish, hold: Option<Hold>, now: Instant) -> Ticket {
+    fn begin(&mut self, wish: &wish::Wish, hold: Option<Hold>, now: Instant) -> Ticket {
         let probe = hold.as_ref().and_then(|hold| hold.probe).or(wish.subject.probe);
-        let begun = self.health.begin(Subject { probe, ..wish.subject }, now);
+        let begun = self.health.begin(health::Subject { probe, ..wish.subject }, now);
         if wish.subject.counts {
             self.rate.admitted(now);
         }
@@ -507,7 +513,12 @@ impl<T> Core<T> {
     }
 
     /// When an attempt has to be given up, if it must not go on for longer than a probe has.
-    fn give_up_time(&self, wish: &Wish, probe: Option<ProbeId>, now: Instant) -> Option<Instant> {
+    fn give_up_time(
+        &self,
+        wish: &wish::Wish,
+        probe: Option<health::ProbeId>,
+        now: Instant,
+    ) -> Option<Instant> {
         let deadline = self.rules.attempt_deadline;
         if self.permits.is_none() || wish.is_exempt {
             return None;
@@ -521,7 +532,12 @@ impl<T> Core<T> {
     }
 
     /// Counts how an attempt ended. Returns the permit that it holds until its response body is over.
-    pub(super) fn end(&mut self, ticket: Ticket, outcome: AttemptOutcome, now: Instant) -> Option<Hold> {
+    pub(super) fn end(
+        &mut self,
+        ticket: Ticket,
+        outcome: health::AttemptOutcome,
+        now: Instant,
+    ) -> Option<Hold> {
         let hold = self.conclude(&ticket, |_| outcome, now);
         self.under_way.free(ticket.0);
         hold
@@ -530,8 +546,8 @@ impl<T> Core<T> {
     /// Counts an attempt that was given up: at its deadline the origin is slow, before that its caller has left.
     pub(super) fn cancel(&mut self, ticket: Ticket, now: Instant) {
         let outcome = |attempt: &UnderWay| match attempt.deadline.is_some_and(|deadline| deadline <= now) {
-            true => AttemptOutcome::TimedOut,
-            false => AttemptOutcome::Neither,
+            true => health::AttemptOutcome::TimedOut,
+            false => health::AttemptOutcome::Neither,
         };
         let hold = self.conclude(&ticket, outcome, now);
         self.under_way.free(ticket.0);
@@ -554,7 +570,7 @@ impl<T> Core<T> {
     fn conclude(
         &mut self,
         ticket: &Ticket,
-        outcome: impl FnOnce(&UnderWay) -> AttemptOutcome,
+        outcome: impl FnOnce(&UnderWay) -> health::AttemptOutcome,
         now: Instant,
     ) -> Option<Hold> {
         let attempt = self.under_way.get_mut(&ticket.0)?;
@@ -565,8 +581,8 @@ impl<T> Core<T> {
         self.open -= 1;
         self.health.end(begun, outcome, took, now);
         match outcome {
-            AttemptOutcome::Success if begun.counts() => self.rate.succeeded(now),
-            AttemptOutcome::TooMany if begun.counts() => self.rate.limited(now),
+            health::AttemptOutcome::Success if begun.counts() => self.rate.succeeded(now),
+            health::AttemptOutcome::TooMany if begun.counts() => self.rate.limited(now),
             _ => {}
         }
         let hold = hold.take();

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::origin::{
-    health::HealthRules,
+    health::{AttemptOutcome, Health, HealthRules, ProbeId, Subject},
     pause::{Backoff, Draws},
+    wish::{Decided, Decision, HeldBack, Kind, Refusal, Standing, Wish},
 };
 use AttemptOutcome::{Failure, Neither, Success, TimedOut, TooMany};
 

@@ -18,18 +18,18 @@ use super::{
     OriginState,
     attempts::OriginGauges,
     change::{Listener, News},
-    core::{Claim, Core, CoreRules, Hold, Ticket},
+    core,
     health::{AttemptOutcome, Health, Subject},
     queue::Id,
     sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering},
-    wish::{Decided, Decision, HeldBack, Kind, Refusal, Standing, Wish},
+    wish,
 };
 
 /// The way to one origin.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    core: Mutex<Core<Seat>>,
-    /// A [`Standing`], as of the last change.
+    core: Mutex<core::Core<Seat>>,
+    /// A [`Standing`](wish::Standing), as of the last change.
     standing: AtomicU8,
     began: Instant,
     /// From so many milliseconds after `began` on the origin can turn out to hang.
@@ -41,7 +41,7 @@ pub(crate) struct Gate {
 /// What waits in the queue.
 #[derive(Debug)]
 struct Seat {
-    answer: oneshot::Sender<Result<Attempt, Refusal>>,
+    answer: oneshot::Sender<Result<Attempt, wish::Refusal>>,
     place: Option<Arc<Place>>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Entrance {
     pub(crate) key: Option<u64>,
     /// Whether something can be served if the attempt is not made, or fails.
     pub(crate) has_stale: bool,
-    pub(crate) kind: Kind,
+    pub(crate) kind: wish::Kind,
     /// The class, of which 0 is the best.
     pub(crate) class: u8,
     /// Whether several callers can wait for it.
@@ -74,7 +74,7 @@ pub(crate) struct Entrance {
 pub(crate) enum Entered {
     Admitted(Attempt),
     Queued(Waiting),
-    Refused(Refusal),
+    Refused(wish::Refusal),
 }
 
 /// What a request may do that does not need the origin: it has something usable stored, or another origin.
@@ -83,18 +83,18 @@ pub(crate) enum Answer {
     /// Ask the origin; with the right to do so if it is not up.
     Fetch(Option<Arc<Pass>>),
     /// Use the other one.
-    Serve(HeldBack),
+    Serve(wish::HeldBack),
 }
 
 impl Gate {
     pub(super) fn new(
-        rules: CoreRules,
+        rules: core::CoreRules,
         health: Health,
         counts_without_key: bool,
         listener: Option<Listener>,
     ) -> Arc<Self> {
-        let core = Mutex::new(Core::new(rules, health));
-        let standing = AtomicU8::new(Standing::Open as u8);
+        let core = Mutex::new(core::Core::new(rules, health));
+        let standing = AtomicU8::new(wish::Standing::Open as u8);
         let (began, stall_due) = (Instant::now(), AtomicU64::new(u64::MAX));
         Arc::new(Self { core, standing, began, stall_due, counts_without_key, listener })
     }
@@ -109,7 +109,7 @@ impl Gate {
     }
 
     /// Why a request with something stale would not ask the origin, were it not one that finds out.
-    pub(super) fn would_hold_back(self: &Arc<Self>, now: Instant) -> Option<HeldBack> {
+    pub(super) fn would_hold_back(self: &Arc<Self>, now: Instant) -> Option<wish::HeldBack> {
         self.with(now, |core| core.would_hold_back(now))
     }
 
@@ -118,20 +118,23 @@ impl Gate {
         self.core.lock().gauges()
     }
 
-    /// Whether the origin is up, as of what was last heard of it.
-    pub(crate) fn is_up(&self) -> bool {
-        self.standing.load(Ordering::Acquire) <= Standing::Bounded as u8
+    /// Whether the origin is up, as of what was last heard of it. A recovery may be over by time alone.
+    pub(crate) fn is_up(self: &Arc<Self>) -> bool {
+        let standing = self.standing.load(Ordering::Acquire);
+        let is_recovering = standing == wish::Standing::Recovering as u8;
+        standing <= wish::Standing::Bounded as u8
+            || is_recovering && self.state(Instant::now()) == OriginState::Up
     }
 
     /// Whether the origin is down, as of what was last heard of it.
     pub(crate) fn is_down(&self) -> bool {
-        self.standing.load(Ordering::Acquire) == Standing::Down as u8
+        self.standing.load(Ordering::Acquire) == wish::Standing::Down as u8
     }
 
     /// Whether it may be asked without a look at anything else. Where it hangs, nothing is heard of it: that is
     /// for the next request to notice.
     fn is_open(&self, now: Instant) -> bool {
-        self.standing.load(Ordering::Acquire) == Standing::Open as u8
+        self.standing.load(Ordering::Acquire) == wish::Standing::Open as u8
             && self.millis(now) < self.stall_due.load(Ordering::Relaxed)
     }
 
@@ -166,7 +169,7 @@ impl Gate {
     fn ask(
         self: &Arc<Self>,
         now: Instant,
-        claim: impl FnOnce(&mut Core<Seat>) -> Result<Option<Claim>, HeldBack>,
+        claim: impl FnOnce(&mut core::Core<Seat>) -> Result<Option<core::Claim>, wish::HeldBack>,
     ) -> Answer {
         if self.is_open(now) {
             return Answer::Fetch(None);
@@ -195,12 +198,12 @@ impl Gate {
         } = entrance;
         let counts = key.is_some() || self.counts_without_key;
         let subject = Subject { key, counts, last_cost, probe: None };
-        let wish = Wish { subject, has_stale, kind, leave_at, deadline, is_exempt };
+        let wish = wish::Wish { subject, has_stale, kind, leave_at, deadline, is_exempt };
         let claim = pass.as_ref().and_then(|pass| pass.take(self));
         let entered = self.with(now, |core| match core.enter(&wish, claim, now) {
-            Decision::Grant(ticket) => Step::Granted(ticket),
-            Decision::Refuse(refusal) => Step::Refused(refusal),
-            Decision::Queue => self.queue(core, wish, (class, is_shared), place, now),
+            wish::Decision::Grant(ticket) => Step::Granted(ticket),
+            wish::Decision::Refuse(refusal) => Step::Refused(refusal),
+            wish::Decision::Queue => self.queue(core, wish, (class, is_shared), place, now),
         });
         match entered {
             Step::Granted(ticket) => Entered::Admitted(Attempt::new(Arc::clone(self), ticket)),
@@ -212,15 +215,15 @@ impl Gate {
             Step::Full(seat) => {
                 // Without the lock.
                 drop(seat);
-                Entered::Refused(Refusal::QueueFull)
+                Entered::Refused(wish::Refusal::QueueFull)
             }
         }
     }
 
     fn queue(
         self: &Arc<Self>,
-        core: &mut Core<Seat>,
-        wish: Wish,
+        core: &mut core::Core<Seat>,
+        wish: wish::Wish,
         (class, is_shared): (u8, bool),
         place: Option<Arc<Place>>,
         now: Instant,
@@ -242,7 +245,7 @@ impl Gate {
     }
 
     /// Does something under the lock, and tells those that waited what was decided after it.
-    fn with<R>(self: &Arc<Self>, now: Instant, act: impl FnOnce(&mut Core<Seat>) -> R) -> R {
+    fn with<R>(self: &Arc<Self>, now: Instant, act: impl FnOnce(&mut core::Core<Seat>) -> R) -> R {
         let mut core = self.core.lock();
         core.tick(now);
         let result = act(&mut core);
@@ -260,7 +263,7 @@ impl Gate {
 
     /// Not inlined, since it is rare.
     #[inline(never)]
-    fn tell_all(self: &Arc<Self>, decided: Vec<Decided<Seat>>, news: Vec<News>) {
+    fn tell_all(self: &Arc<Self>, decided: Vec<wish::Decided<Seat>>, news: Vec<News>) {
         for decided in decided {
             self.tell(decided);
         }
@@ -272,10 +275,10 @@ impl Gate {
         }
     }
 
-    fn tell(self: &Arc<Self>, decided: Decided<Seat>) {
+    fn tell(self: &Arc<Self>, decided: wish::Decided<Seat>) {
         let (seat, result) = match decided {
-            Decided::Granted(seat, ticket) => (seat, Ok(Attempt::new(Arc::clone(self), ticket))),
-            Decided::Refused(seat, refusal) => (seat, Err(refusal)),
+            wish::Decided::Granted(seat, ticket) => (seat, Ok(Attempt::new(Arc::clone(self), ticket))),
+            wish::Decided::Refused(seat, refusal) => (seat, Err(refusal)),
         };
         // First, since what is told may take the place again.
         if let Some(place) = &seat.place {
@@ -288,9 +291,9 @@ impl Gate {
 
 /// What came of an attempt that wants to enter.
 enum Step {
-    Granted(Ticket),
-    Queued(Id, oneshot::Receiver<Result<Attempt, Refusal>>),
-    Refused(Refusal),
+    Granted(core::Ticket),
+    Queued(Id, oneshot::Receiver<Result<Attempt, wish::Refusal>>),
+    Refused(wish::Refusal),
     Full(Seat),
 }
 
@@ -299,18 +302,18 @@ enum Step {
 pub(crate) struct Waiting {
     gate: Arc<Gate>,
     id: Id,
-    answer: oneshot::Receiver<Result<Attempt, Refusal>>,
+    answer: oneshot::Receiver<Result<Attempt, wish::Refusal>>,
     is_over: bool,
 }
 
 impl Future for Waiting {
-    type Output = Result<Attempt, Refusal>;
+    type Output = Result<Attempt, wish::Refusal>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.answer).poll(cx));
         self.is_over = true;
         // The gate answers all that wait.
-        Poll::Ready(answer.unwrap_or(Err(Refusal::QueueFull)))
+        Poll::Ready(answer.unwrap_or(Err(wish::Refusal::QueueFull)))
     }
 }
 
@@ -387,26 +390,26 @@ impl Place {
 #[derive(Debug)]
 pub(crate) struct Pass {
     gate: Arc<Gate>,
-    reason: HeldBack,
-    claim: Mutex<Option<Claim>>,
+    reason: wish::HeldBack,
+    claim: Mutex<Option<core::Claim>>,
 }
 
 impl Pass {
-    fn new(gate: Arc<Gate>, claim: Claim) -> Arc<Self> {
+    fn new(gate: Arc<Gate>, claim: core::Claim) -> Arc<Self> {
         let reason = match claim {
-            Claim::Probe(_) => HeldBack::Down,
-            Claim::Permit(_) => HeldBack::Recovering,
+            core::Claim::Probe(_) => wish::HeldBack::Down,
+            core::Claim::Permit(_) => wish::HeldBack::Recovering,
         };
         Arc::new(Self { gate, reason, claim: Mutex::new(Some(claim)) })
     }
 
     /// Whether it is the right to probe an origin that is down.
     pub(crate) fn is_probe(&self) -> bool {
-        self.reason == HeldBack::Down
+        self.reason == wish::HeldBack::Down
     }
 
     /// Why the others are held back.
-    pub(crate) const fn reason(&self) -> HeldBack {
+    pub(crate) const fn reason(&self) -> wish::HeldBack {
         self.reason
     }
 
@@ -415,7 +418,7 @@ impl Pass {
         Arc::ptr_eq(&self.gate, gate)
     }
 
-    fn take(&self, gate: &Arc<Gate>) -> Option<Claim> {
+    fn take(&self, gate: &Arc<Gate>) -> Option<core::Claim> {
         if self.is_for(gate) { self.claim.lock().take() } else { None }
     }
 }
@@ -435,11 +438,11 @@ impl Drop for Pass {
 pub(crate) struct Attempt {
     gate: Arc<Gate>,
     /// `None`: it has ended.
-    ticket: Option<Ticket>,
+    ticket: Option<core::Ticket>,
 }
 
 impl Attempt {
-    const fn new(gate: Arc<Gate>, ticket: Ticket) -> Self {
+    const fn new(gate: Arc<Gate>, ticket: core::Ticket) -> Self {
         Self { gate, ticket: Some(ticket) }
     }
 
@@ -461,7 +464,7 @@ impl Attempt {
         Permit(hold.map(|hold| (Arc::clone(&self.gate), hold)))
     }
 
-    fn end(&mut self, outcome: AttemptOutcome, now: Instant) -> Option<Hold> {
+    fn end(&mut self, outcome: AttemptOutcome, now: Instant) -> Option<core::Hold> {
         let ticket = self.ticket.take()?;
         self.gate.with(now, |core| core.end(ticket, outcome, now))
     }
@@ -478,7 +481,7 @@ impl Drop for Attempt {
 
 /// The permit of an attempt that has a response. When it is dropped, another attempt may begin.
 #[derive(Debug)]
-pub(crate) struct Permit(Option<(Arc<Gate>, Hold)>);
+pub(crate) struct Permit(Option<(Arc<Gate>, core::Hold)>);
 
 impl Drop for Permit {
     fn drop(&mut self) {

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::*;
 use AttemptOutcome::{Failure, Success};
 
-#[path = "gate_setup.rs"]
+#[path = "gate_setup_tests.rs"]
 mod setup;
 
 use self::setup::{admitted, free, go_down, miss, queued};

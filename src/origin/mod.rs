@@ -67,6 +67,18 @@ names! {
     }
 }
 
+impl OriginState {
+    /// That of several origins. `Up`: there is none.
+    fn of_all(states: impl Iterator<Item = Self>) -> Self {
+        let better = |one: Self, other: Self| match (one, other) {
+            (Self::Up, _) | (_, Self::Up) => Self::Up,
+            (Self::Recovering, _) | (_, Self::Recovering) => Self::Recovering,
+            (Self::Down, Self::Down) => Self::Down,
+        };
+        states.reduce(better).unwrap_or(Self::Up)
+    }
+}
+
 type Extractor = dyn Fn(&Parts) -> Cow<'_, str> + Send + Sync;
 
 /// The state of the origin, by the outcomes of the requests to it.
@@ -78,7 +90,8 @@ type Extractor = dyn Fn(&Parts) -> Cow<'_, str> + Send + Sync;
 /// the cache itself refused.
 ///
 /// While it is down, what is stored and may be served is served at once, and one request at a time is sent as a
-/// probe. What has nothing stored goes on, a few requests at a time, unless
+/// probe, in the background: also HEAD, which stays HEAD, and then only tells whether the origin is back. What
+/// has nothing stored goes on, a few requests at a time, unless
 /// [`fail_fast`](OriginHealthBuilder::fail_fast) is set. The first success begins a recovery: the origin gets
 /// as many requests at the same time as its answers show it to bear, until it has all that are for it.
 ///
@@ -203,15 +216,12 @@ impl OriginHealth {
     /// Returns the state. Of several origins: `Up` if one of them is, and `Down` only if all are.
     #[must_use]
     pub fn state(&self) -> OriginState {
-        let states = self.states();
-        let has = |state| states.iter().any(|(_, known)| *known == state);
-        if states.is_empty() || has(OriginState::Up) {
-            OriginState::Up
-        } else if has(OriginState::Recovering) {
-            OriginState::Recovering
-        } else {
-            OriginState::Down
-        }
+        OriginState::of_all(self.states().into_iter().map(|(_, state)| state))
+    }
+
+    /// The state of the origin that a request is for. Of several: as [`state`](Self::state).
+    pub(crate) fn state_for(&self, head: &Parts, now: Instant) -> OriginState {
+        OriginState::of_all(self.members.iter().map(|member| member.gate(head).state(now)))
     }
 
     /// Returns the states of all origins that have been asked, with the names that
@@ -554,7 +564,7 @@ impl OriginHealthBuilder {
 }
 
 #[cfg(test)]
-mod gate_model;
+mod gate_model_tests;
 #[cfg(test)]
 mod gate_tests;
 #[cfg(test)]

@@ -85,7 +85,12 @@ impl Purge {
         }));
     }
 
-    /// Lets others know of all purges from now on. False if that is done already.
+    /// Whether others know of all purges.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.sequence().journal().is_some()
+    }
+
+    /// Lets others know of all purges from now on. False if that is done already, or cannot be.
     pub(crate) fn keep_journal(&self, journal: Arc<dyn Journal>) -> bool {
         let is_first = self.sequence().keep_journal(journal);
         if is_first {

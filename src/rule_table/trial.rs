@@ -16,15 +16,12 @@ use parking_lot::Mutex;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{
-    TableMiss,
-    format::{Row, RowExchange, RuleTable, ServiceResponse},
-};
+use super::{TableMiss, format};
 use crate::{
     exchange::{CacheRequest, status::CacheStatus},
     key::{KeyExtractor, KeyRules},
     stack::{ReadThroughBuilder, ReadThroughLayer},
-    store::{MemoryStore, Store, StoredResponse},
+    store::{self, Store},
     tags::{self, TagFields, Tags},
 };
 
@@ -43,14 +40,14 @@ pub(super) struct Trials<'t> {
 /// The results of a row with an empty store.
 pub(super) struct Trial<'t> {
     index: usize,
-    row: &'t Row,
-    exchange: RowExchange,
+    row: &'t format::Row,
+    exchange: format::RowExchange,
     /// The response fields that name tags.
     tag_fields: TagFields,
     rule: Option<String>,
     sent: Sent,
     /// The response, if it is stored.
-    stored: Option<Arc<StoredResponse>>,
+    stored: Option<Arc<store::StoredResponse>>,
 }
 
 /// The result of sending a request.
@@ -62,7 +59,7 @@ struct Sent {
 
 impl<'t> Trials<'t> {
     /// Sends all rows that can be sent, each to an empty store.
-    pub(super) fn new(rules: &KeyRules, table: &'t RuleTable, misses: &mut Vec<TableMiss>) -> Self {
+    pub(super) fn new(rules: &KeyRules, table: &'t format::RuleTable, misses: &mut Vec<TableMiss>) -> Self {
         let stack = TrialStack { rules: rules.for_trials(), table };
         let mut trials = Vec::new();
         for (index, row) in table.rows().iter().enumerate() {
@@ -82,7 +79,7 @@ impl<'t> Trials<'t> {
     pub(super) fn shares_response(&self, first: &Trial<'_>, second: &Trial<'_>) -> bool {
         // Twice, since `No-Vary-Search` of the first response may decide the key of the next request.
         let passes = [&first.exchange, &first.exchange, &second.exchange];
-        let store = MemoryStore::with_capacity_bytes(CAPACITY_BYTES);
+        let store = store::MemoryStore::with_capacity_bytes(CAPACITY_BYTES);
         let rules = self.stack.rules.fresh();
         let sent = passes.map(|exchange| self.stack.send(&rules, &store, exchange));
         let [_, _, Ok(sent)] = &sent else { return false };
@@ -93,7 +90,7 @@ impl<'t> Trials<'t> {
 
     /// Whether a purge reaches the stored response of a row.
     pub(super) fn is_purged_by(&self, trial: &Trial<'_>, purge: &str) -> Result<bool, String> {
-        let store = MemoryStore::with_capacity_bytes(CAPACITY_BYTES);
+        let store = store::MemoryStore::with_capacity_bytes(CAPACITY_BYTES);
         let rules = self.stack.rules.fresh();
         let stored = self.stack.send(&rules, &store, &trial.exchange)?.stored_in(&store);
         let handle = self.stack.cache(&rules, &store).purge();
@@ -137,7 +134,7 @@ impl<'t> Trial<'t> {
         self.index
     }
 
-    pub(super) fn row(&self) -> &'t Row {
+    pub(super) fn row(&self) -> &'t format::Row {
         self.row
     }
 
@@ -146,7 +143,7 @@ impl<'t> Trial<'t> {
         self.rule.as_deref()
     }
 
-    pub(super) fn stored(&self) -> Option<&StoredResponse> {
+    pub(super) fn stored(&self) -> Option<&store::StoredResponse> {
         self.stored.as_deref()
     }
 
@@ -201,7 +198,7 @@ impl Sent {
         self.at_origin.as_ref()?.extensions.get()
     }
 
-    fn stored_in(&self, store: &MemoryStore) -> Option<Arc<StoredResponse>> {
+    fn stored_in(&self, store: &store::MemoryStore) -> Option<Arc<store::StoredResponse>> {
         let resource = store.get(self.asked()?.key())?;
         resource.variants().first().cloned()
     }
@@ -210,16 +207,16 @@ impl Sent {
 /// The layers of a table, above a service that gives the response of a row.
 struct TrialStack<'t> {
     rules: KeyRules,
-    table: &'t RuleTable,
+    table: &'t format::RuleTable,
 }
 
 impl TrialStack<'_> {
-    fn try_row<'t>(&self, index: usize, row: &'t Row) -> Result<Trial<'t>, String> {
+    fn try_row<'t>(&self, index: usize, row: &'t format::Row) -> Result<Trial<'t>, String> {
         if !row.expects_something() {
             return Err("the row has no expectation; add one, such as `entry` or `bypass`".into());
         }
-        let exchange = RowExchange::of(row, self.table)?;
-        let store = MemoryStore::with_capacity_bytes(CAPACITY_BYTES);
+        let exchange = format::RowExchange::of(row, self.table)?;
+        let store = store::MemoryStore::with_capacity_bytes(CAPACITY_BYTES);
         let rules = self.rules.fresh();
         let rule = rules.rule_label(&exchange.head());
         let sent = self.send(&rules, &store, &exchange)?;
@@ -227,11 +224,20 @@ impl TrialStack<'_> {
         Ok(Trial { index, row, exchange, tag_fields: rules.tag_fields(), rule, sent, stored })
     }
 
-    fn cache(&self, rules: &KeyRules, store: &MemoryStore) -> ReadThroughBuilder<MemoryStore, KeyRules> {
+    fn cache(
+        &self,
+        rules: &KeyRules,
+        store: &store::MemoryStore,
+    ) -> ReadThroughBuilder<store::MemoryStore, KeyRules> {
         ReadThroughLayer::builder(store.clone()).key(rules.clone()).rules(self.table.storing().clone())
     }
 
-    fn send(&self, rules: &KeyRules, store: &MemoryStore, exchange: &RowExchange) -> Result<Sent, String> {
+    fn send(
+        &self,
+        rules: &KeyRules,
+        store: &store::MemoryStore,
+        exchange: &format::RowExchange,
+    ) -> Result<Sent, String> {
         let cache = self.cache(rules, store).build().map_err(|error| error.to_string())?;
         let origin = RowOrigin { response: exchange.response().clone(), request: Arc::default() };
         let request = Arc::clone(&origin.request);
@@ -261,7 +267,7 @@ fn at_once<F: Future>(future: F) -> Option<F::Output> {
 /// The service below the layers.
 #[derive(Clone)]
 struct RowOrigin {
-    response: ServiceResponse,
+    response: format::ServiceResponse,
     request: Arc<Mutex<Option<Parts>>>,
 }
 

@@ -112,7 +112,8 @@ pub struct Sequence {
     losses: Losses,
     keeps_texts: bool,
     /// Of a cluster, if the store is part of one.
-    journal: OnceLock<Arc<dyn Journal>>,
+    /// `None` once it is settled that there will be none.
+    journal: OnceLock<Option<Arc<dyn Journal>>>,
     hearing: Hearing,
 }
 
@@ -165,7 +166,7 @@ impl Sequence {
 
     /// Numbers a fetch that begins now. Its response may be stored for as long as the result is kept.
     pub(crate) fn begin(self: &Arc<Self>, keys: &PurgeKeys) -> Fetching {
-        Fetching { sequence: Arc::clone(self), number: self.purges.begin(keys.uri_floor()) }
+        Fetching { sequence: Arc::clone(self), number: self.purges.begin(keys.floors()) }
     }
 
     /// Notes that a [snapshot](crate::store::Snapshot) is about to be read, to be stored for as long as the
@@ -411,7 +412,7 @@ impl Sequence {
         what: &Purging,
         strength: Strength,
     ) -> (u64, Option<Arc<dyn Receipt>>) {
-        let Some(journal) = self.journal.get() else { return (self.purge(what, strength).1, None) };
+        let Some(journal) = self.journal() else { return (self.purge(what, strength).1, None) };
         let mut last = 0;
         let purge = &mut || {
             let (first, end) = self.purge(what, strength);
@@ -424,7 +425,7 @@ impl Sequence {
 
     /// As an unsafe request does (RFC 9111 §4.4): invalidates all of these hashes, and lets the others know.
     pub(super) fn invalidate_as(&self, message: impl FnOnce() -> Option<Message>, hashes: &[u64]) {
-        let Some(journal) = self.journal.get() else {
+        let Some(journal) = self.journal() else {
             return hashes.iter().for_each(|hash| self.invalidate(*hash));
         };
         let purge = &mut || {
@@ -439,7 +440,7 @@ impl Sequence {
     /// As a response to an unsafe request does that names a group.
     pub(super) fn purge_group_as(&self, message: impl FnOnce() -> Option<Message>, what: &Purging) {
         let purge = || self.purge(what, Strength::Hard).0;
-        match self.journal.get() {
+        match self.journal() {
             None => _ = purge(),
             Some(journal) => {
                 let message = message().unwrap_or_else(Message::doubt);
@@ -449,15 +450,20 @@ impl Sequence {
     }
 
     /// What lets others know of the purges here, and this process of theirs, if there is such a thing.
-    #[cfg(feature = "snapshot")]
     pub(crate) fn journal(&self) -> Option<&Arc<dyn Journal>> {
-        self.journal.get()
+        self.journal.get()?.as_ref()
     }
 
-    /// Lets others know of all purges from now on. False if there is a journal already.
+    /// Lets others know of all purges from now on. False if there is a journal already, or will be none.
     #[cfg(feature = "redis")]
     pub(crate) fn keep_journal(&self, journal: Arc<dyn Journal>) -> bool {
-        self.journal.set(journal).is_ok()
+        self.journal.set(Some(journal)).is_ok()
+    }
+
+    /// Settles that others do not hear of purges here, nor the other way round. False if they do.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn keep_no_journal(&self) -> bool {
+        self.journal.get_or_init(|| None).is_none()
     }
 
     /// From now on what is stored is unproven where it was not [heard](Self::heard) in time which purges there
@@ -609,9 +615,10 @@ impl Loading {
     }
 
     /// The number under which something is stored that stands for the fetch of this one, so that it takes the
-    /// place of nothing that a fetch under way brings.
-    pub(crate) fn below_fetches(&self, number: u64) -> u64 {
-        self.sequence.purges.below_fetches(number)
+    /// place of nothing that a fetch under way brings for these keys.
+    pub(crate) fn below_fetches(&self, number: u64, keys: &PurgeKeys) -> u64 {
+        let [_, of_key] = keys.floors();
+        self.sequence.purges.below_fetches(number, of_key)
     }
 
     /// Unsafe requests from now on reach what has these keys.

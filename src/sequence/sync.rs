@@ -1,4 +1,4 @@
-//! What [`purges`](super::purges) shares between threads, so that a test can run the same code
+//! What [`core`](super::core) shares between threads, so that a test can run the same code
 //! under primitives that explore interleavings.
 
 pub(super) use std::sync::atomic::{AtomicU64, Ordering};

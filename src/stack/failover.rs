@@ -77,7 +77,7 @@ use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
     exchange::{
-        CacheRequest, Refused, Repeated,
+        self,
         failures::{FailurePolicy, Failures},
     },
     layers::{
@@ -256,12 +256,12 @@ impl Shared {
 
     /// As [`choose`](Self::choose), for the first attempt. A right that a layer above has got is used.
     fn choose_first(&self, head: &mut Parts, is_repeatable: bool) -> Choice {
-        let pass = CacheRequest::take_pass(&mut head.extensions);
+        let pass = exchange::CacheRequest::take_pass(&mut head.extensions);
         let is_of = |pass: &Pass| self.healths.iter().position(|health| pass.is_for(&health.gate(head)));
         if let Some(index) = pass.as_deref().and_then(is_of) {
             return Choice { index, pass };
         }
-        let has_key = CacheRequest::has_key(&head.extensions);
+        let has_key = exchange::CacheRequest::has_key(&head.extensions);
         let asks = (has_key, self.may_probe(has_key, is_repeatable));
         self.choose(head, Asked::default(), asks).unwrap_or(Choice { index: 0, pass: None })
     }
@@ -283,12 +283,12 @@ impl Shared {
 
     /// Makes a request one for this origin.
     fn prepare(&self, head: &mut Parts, choice: Choice) {
-        let validators = CacheRequest::own_validators(&head.extensions);
+        let validators = exchange::CacheRequest::own_validators(&head.extensions);
         if validators.is_some_and(|validators| !validators.are_of(choice.index)) && !self.are_replicas {
             head.headers.remove(header::IF_NONE_MATCH);
             head.headers.remove(header::IF_MODIFIED_SINCE);
         }
-        CacheRequest::put_pass(&mut head.extensions, choice.pass);
+        exchange::CacheRequest::put_pass(&mut head.extensions, choice.pass);
     }
 
     fn has_failed<B, E>(&self, result: &Result<Response<B>, E>) -> bool {
@@ -299,7 +299,7 @@ impl Shared {
 /// Says which origin a response came from, unless it is one of the cache itself.
 fn sign<B, E>(result: &mut Result<Response<B>, E>, index: usize) {
     if let Ok(response) = result
-        && response.extensions().get::<Refused>().is_none()
+        && response.extensions().get::<exchange::Refused>().is_none()
         && let Some(origin) = AnsweredBy::at(index)
     {
         response.extensions_mut().insert(origin);
@@ -328,7 +328,7 @@ where
         let index = choice.index;
         let request = Request::from_parts(head, content);
         // It was at each of them before.
-        let is_repeated = request.extensions().get::<Repeated>().is_some();
+        let is_repeated = request.extensions().get::<exchange::Repeated>().is_some();
         let others = body.filter(|_| !is_repeated).map(|body| {
             let mut asked = Asked::default();
             asked.note(index);
@@ -361,8 +361,8 @@ where
     fn next(&mut self) -> Option<(usize, Request<ReqB>)> {
         let (mut head, content) = self.request.to_request()?.into_parts();
         // Of the attempt before.
-        drop(CacheRequest::take_pass(&mut head.extensions));
-        let asks = (CacheRequest::has_key(&head.extensions), true);
+        drop(exchange::CacheRequest::take_pass(&mut head.extensions));
+        let asks = (exchange::CacheRequest::has_key(&head.extensions), true);
         let choice = self.shared.choose(&head, self.asked, asks)?;
         let index = choice.index;
         self.asked.note(index);

@@ -51,7 +51,7 @@ use crate::{
     http::{cookies, rules},
     key::{DefaultKey, KeyExtractor},
     layers::{coalesce, fill, lookup, origin_limit, retry, stale_if_error},
-    observe::{CoalesceStats, Explanation, Stats},
+    observe,
     origin::OriginHealth,
     purge::Purge,
     store::{self, Store},
@@ -86,7 +86,7 @@ struct Others<St> {
 
 /// The counters of the layer that is built.
 #[derive(Default)]
-struct OwnStats(Stats);
+struct OwnStats(observe::Stats);
 
 /// A clone of a builder is for another layer.
 impl Clone for OwnStats {
@@ -131,7 +131,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     }
 
     /// Returns the counters of the layer that is built, but not of one that a clone of the builder builds.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> observe::Stats {
         self.others.stats.0.clone()
     }
 
@@ -292,14 +292,14 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     ///
     /// Requests reach the origin as they are, at once and each by itself, and clients get its responses as they
     /// are, without `Cache-Status`. Responses are stored and purged as ever, so that what is foreseen is true: the
-    /// [`Record`](crate::Record)s of an [`Observer`](crate::Observer), [`Stats`] and
+    /// [`Record`](crate::Record)s of an [`Observer`](crate::Observer), [`Stats`](observe::Stats) and
     /// [`explain`](ReadThroughLayer::explain) tell hits, reasons and what is not stored, and
     /// [`StatsSnapshot::saved`](crate::StatsSnapshot::saved) how many requests would not have reached the origin.
     ///
-    /// What differs from the cache itself: retries and the limit to the origin are not in use, and nothing is
-    /// learned of the state of the origin. A client's own conditions and range reach the origin, so that what
-    /// answers them is not stored: there would be more hits than are told. A request that would have shared the
-    /// fetch of another one is told to have done so if it came before the head of that response.
+    /// What differs from the cache itself: retries, the limits in time and that of the origin are not in use, and
+    /// nothing is learned of the state of the origin. A client's own conditions and range reach the origin, so
+    /// that what answers them is not stored: there would be more hits than are told. A request that would have
+    /// shared the fetch of another one is told to have done so if it came before the head of that response.
     ///
     /// ```
     /// use axum::{Router, body::Body, routing::get};
@@ -520,7 +520,7 @@ impl<St: Store, K: KeyExtractor, P> ReadThroughLayer<St, K, P> {
     /// assert_eq!(explanation.outcome(), Some(Outcome::Forwarded(Forward::UriMiss)));
     /// assert!(explanation.to_string().starts_with("GET http://example.com/?\u{2026}\n  outcome  forwarded=uri-miss"));
     /// ```
-    pub fn explain(&self, head: &Parts) -> Explanation {
+    pub fn explain(&self, head: &Parts) -> observe::Explanation {
         self.layers.lookup.explain(head)
     }
 
@@ -536,12 +536,12 @@ impl<St: Store, K: KeyExtractor, P> ReadThroughLayer<St, K, P> {
     }
 
     /// Returns the counters of this layer and its clones.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> observe::Stats {
         self.layers.stats.clone()
     }
 
     /// What the fetches under way hold; see [`CoalesceLayer::stats`](crate::CoalesceLayer::stats).
-    pub fn coalesce_stats(&self) -> CoalesceStats {
+    pub fn coalesce_stats(&self) -> observe::CoalesceStats {
         self.layers.coalesce.stats()
     }
 }

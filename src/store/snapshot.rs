@@ -22,6 +22,9 @@ use crate::{
     sequence::{Checked, Loading, PurgeTexts, Sequence},
 };
 
+/// A body up to this length is copied: the rest of an envelope may be as long, and is charged to no store.
+const COPIED_BODY: usize = 16 << 10;
+
 /// A stored response without anything that has a meaning in one process alone: plain values, in words and in
 /// wall-clock time, for a second tier or another process.
 ///
@@ -51,7 +54,8 @@ pub struct Snapshot {
     pub status: StatusCode,
     /// The header fields of the message, without `Age` and those that belong to a connection.
     pub headers: HeaderMap,
-    /// The whole body.
+    /// The whole body. Above 16 KiB it is [restored](Self::restore) without a copy, and keeps alive what it may be a
+    /// part of.
     pub body: Bytes,
     /// The trailer fields, if there are any.
     pub trailers: Option<HeaderMap>,
@@ -229,6 +233,12 @@ impl Snapshot {
         self.restore_as(number, key, loading, now)
     }
 
+    /// Whether requests with such credentials may have it.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_for(&self, credentials: Credentials) -> bool {
+        credentials.admitted_to(self.audience.into())
+    }
+
     /// Whether a request with these fields selects it by its `Vary` (RFC 9111 §4.1).
     #[cfg(feature = "redis")]
     pub(crate) fn selects(&self, request: &RequestFields<'_>, forms: &mut Forms) -> bool {
@@ -259,11 +269,13 @@ impl Snapshot {
             received_at,
             initial_age: self.initial_age,
             delay: self.delay,
-            fetch_number: loading.below_fetches(fetch_number),
+            fetch_number: loading.below_fetches(fetch_number, &keys),
             purge_keys: Arc::new(keys),
         };
-        // Copied: the body may be a part of a large file, and keep all of it alive.
-        let body = Bytes::copy_from_slice(&self.body);
+        let body = match self.body.len() {
+            ..=COPIED_BODY => Bytes::copy_from_slice(&self.body),
+            _ => self.body,
+        };
         let head = HeadBuilder::new(self.status, &self.headers, Some(body.len())).with_shared(body);
         let (trailers, selection) = (self.trailers.map(Arc::new), self.selection.map(from_fields));
         let response = StoredResponse::new(head, trailers, selection, freshness, origin);
@@ -297,6 +309,12 @@ impl Default for Snapshot {
     }
 }
 
+impl From<Audience> for Credentials {
+    fn from(Audience { authorization, cookie, token }: Audience) -> Self {
+        Self { authorization, cookie, token }
+    }
+}
+
 impl Lifetimes {
     fn of(freshness: &Freshness) -> Self {
         Self {
@@ -309,9 +327,9 @@ impl Lifetimes {
         }
     }
 
-    fn for_audience(self, Audience { authorization, cookie, token }: Audience) -> Freshness {
+    fn for_audience(self, audience: Audience) -> Freshness {
         Freshness {
-            audience: Credentials { authorization, cookie, token },
+            audience: audience.into(),
             fresh_for: self.fresh_for,
             lead: None,
             stale_while_revalidate_for: self.stale_while_revalidate_for,

@@ -19,7 +19,8 @@ async fn the_example_finds_no_old_page_and_no_failure() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(output.status.success(), "{report}");
     assert_eq!((&report["failed"], &report["stale_after_purge"]), (&0.into(), &0.into()));
-    // Each node asks once at most, and one of them where the other one waits for the second tier.
+    assert!(report["requests"].as_u64().unwrap() > 100, "{report}");
+    // A debug build on a busy machine may take longer than a node waits for the other one.
     assert!((1..=2).contains(&report["origin_calls_cold"].as_u64().unwrap()), "{report}");
     assert!(report["purge_p99_ms"].is_f64() && report["recovered_seconds"].is_f64(), "{report}");
 }

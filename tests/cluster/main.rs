@@ -25,5 +25,6 @@ mod server;
 mod settings;
 mod status;
 mod tier;
+mod tier_faults;
 #[cfg(feature = "redis-tls")]
 mod tls;

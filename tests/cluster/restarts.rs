@@ -3,8 +3,9 @@
 use tower::Layer;
 use tower_readthrough::{
     MemoryStore, PurgeState, ReadThroughLayer, Store,
-    cluster::Cluster,
+    cluster::{Cluster, ClusterError},
     store::{SnapshotFile, SnapshotFileError},
+    testing::PurgeLog,
 };
 
 use super::{
@@ -67,6 +68,24 @@ async fn a_node_of_a_cluster_does_not_trust_a_file() {
     let path = std::env::temp_dir().join(format!("trt-cluster-{}", std::process::id()));
     let refused = SnapshotFile::builder(store, path).trust_freshness().open().unwrap_err();
     assert!(matches!(refused, SnapshotFileError::Setting { setting: "trust_freshness", .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_store_that_trusts_a_file_joins_no_cluster() {
+    let store = MemoryStore::builder(1 << 20).snapshots(true).build().unwrap();
+    let path = std::env::temp_dir().join(format!("trt-trusts-{}", std::process::id()));
+    let trusting = |store: &MemoryStore| SnapshotFile::builder(store.clone(), &path).trust_freshness().open();
+    let _file = trusting(&store).unwrap();
+    let purge = ReadThroughLayer::builder(store).purge();
+    assert_eq!(PurgeLog::new().join(&purge).err(), Some(ClusterError::TrustsFile));
+    let refused = Cluster::builder("redis://127.0.0.1:1/", purge).open().unwrap_err();
+    assert_eq!(refused, ClusterError::TrustsFile);
+    // A file that is not opened settles nothing.
+    let store = MemoryStore::builder(1 << 20).build().unwrap();
+    let purge = ReadThroughLayer::builder(store.clone()).purge();
+    assert!(matches!(trusting(&store), Err(SnapshotFileError::NoTexts)));
+    assert!(PurgeLog::new().join(&purge).is_ok());
+    _ = std::fs::remove_file(path.with_extension("lock"));
 }
 
 /// What the origin says is newer than what a file has, also to a fetch that began before the file was opened.

@@ -17,6 +17,10 @@ use tokio::{
     process::{Child, ChildStdout, Command},
     task::JoinHandle,
 };
+use tower_readthrough::{
+    MemoryStore,
+    store::{SnapshotFile, SnapshotFileError},
+};
 
 /// An API that counts its requests; gone when it is dropped.
 struct Api {
@@ -117,7 +121,7 @@ async fn it_answers_right_after_its_start_while_the_api_is_down() {
 
     // When the API is back, its word counts.
     let api = Api::start(addr).await;
-    drop(program);
+    assert!(!program.signal("-KILL").await.success());
     let mut program = Program::start(addr, &file.0);
     assert!(program.ask("/a").await.ends_with(" /a 1"), "asked, and this is its first answer");
     assert_eq!(api.calls.load(Ordering::SeqCst), 1, "what was loaded is not used without its word");
@@ -139,4 +143,22 @@ async fn a_kill_loses_no_more_than_what_came_after_the_last_write() {
     let mut program = Program::start(addr, &file.0);
     assert!(program.ask("/a").await.ends_with(" /a 1"), "and the lock of the killed one is no obstacle");
     assert!(program.ask("/b").await.starts_with("error "));
+}
+
+/// Neither by a second program nor by one that may begin while the first one ends.
+#[tokio::test]
+async fn two_living_processes_never_write_one_file() {
+    let file = File::new("two");
+    let api = Api::start(any()).await;
+    let mut program = Program::start(api.addr, &file.0);
+    program.ask("/a").await;
+    let second = Program::start(api.addr, &file.0).child.wait_with_output().await.unwrap();
+    assert_eq!((second.status.code(), second.stdout), (Some(1), Vec::new()));
+
+    let store = MemoryStore::builder(1 << 20).snapshots(true).build().unwrap();
+    let namespace = format!("http://{}/", api.addr);
+    let next = SnapshotFile::builder(store, &file.0).namespace(namespace).overlapping(true).open().unwrap();
+    assert!(matches!(next.write().await, Err(SnapshotFileError::InUse(_))));
+    assert!(program.signal("-TERM").await.success());
+    assert_eq!(next.write().await.unwrap().responses, 0, "it was opened before the first one has written");
 }

@@ -8,12 +8,12 @@ use std::sync::{
 use http::request::Parts;
 use tower::Layer;
 use tower_readthrough::{
-    Explanation, Forward, KeyRule, KeyRules, MemoryStore, OriginHealth, OriginLimitLayer, OriginState,
-    Outcome, ReadThroughLayer, Rules, Stale, Unkeyed,
+    Explanation, Failover, Forward, KeyRule, KeyRules, MemoryStore, OriginHealth, OriginLimitLayer,
+    OriginState, Outcome, ReadThroughLayer, Rules, Stale, Unkeyed,
 };
 
 use crate::support::{
-    ScriptedOrigin, get, get_with, ok, request, secs, settle, small_store, status, try_send,
+    ScriptedOrigin, get, get_with, ok, request, secs, send, settle, small_store, status, try_send,
 };
 
 fn head(method: &str, path: &str, fields: &[(&str, &str)]) -> Parts {
@@ -197,6 +197,35 @@ async fn a_key_that_rests_is_not_said_to_be_refreshed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_begins_no_refresh_is_not_said_to() {
+    let layer = ReadThroughLayer::builder(small_store())
+        .rules(Rules::new().default_ttl(secs(10)).stale_while_revalidate_for(secs(600)))
+        .lookup(|lookup| lookup.request_directives(true))
+        .build()
+        .unwrap();
+    let origin = ScriptedOrigin::always(|| ok("x"));
+    let service = layer.layer(origin.clone());
+    get(&service, "/").await;
+    tokio::time::advance(secs(11)).await;
+    for (method, fields, refreshes) in [
+        ("HEAD", &[][..], false),
+        ("GET", &[("cache-control", "no-store")][..], false),
+        ("GET", &[][..], true),
+    ] {
+        let explained = layer.explain(&head(method, "/", fields));
+        assert_eq!(
+            (explained.outcome(), explained.is_refreshed()),
+            (Some(Outcome::Stale(Stale::WhileRevalidating)), refreshes),
+            "{method} {fields:?}"
+        );
+        let calls = origin.calls();
+        send(&service, request(method, "/", fields)).await;
+        settle().await;
+        assert_eq!(origin.calls() - calls, usize::from(refreshes), "{method} {fields:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_state_that_is_told_is_that_of_the_origin_of_the_request() {
     let health = OriginHealth::builder()
         .origin(|head| head.uri.path().split('/').nth(1).unwrap_or_default().to_owned().into())
@@ -233,4 +262,29 @@ async fn the_state_that_is_told_is_that_of_the_origin_of_the_request() {
     assert_eq!(health.states()[0].1, OriginState::Recovering);
     assert_eq!(outcome("/a/stale"), Some(Outcome::Stale(Stale::OriginRecovering)));
     assert_eq!(outcome("/b/stale"), Some(Outcome::Forwarded(Forward::Stale)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_that_is_told_of_several_origins_is_that_of_all() {
+    let is_away = Arc::new(AtomicBool::new(false));
+    let second = {
+        let is_away = Arc::clone(&is_away);
+        move |_: usize, _: &Parts| if is_away.load(Ordering::Relaxed) { status(503) } else { ok("x") }
+    };
+    let origins = [ScriptedOrigin::always(|| status(503)), ScriptedOrigin::new(second)];
+    let [first, second] = origins.clone();
+    let failover = Failover::builder(first, [second]).build().unwrap();
+    let health = failover.health().clone();
+    let layer = ReadThroughLayer::builder(small_store()).outage(health.clone()).build().unwrap();
+    let service = layer.layer(failover);
+    let ask = async |begin: usize| {
+        for key in begin..begin + 30 {
+            get(&service, &format!("/{key}")).await;
+        }
+        (health.state(), layer.explain(&head("GET", "/", &[])).origin())
+    };
+    assert_eq!(ask(0).await, (OriginState::Up, OriginState::Up));
+    assert_eq!(health.states()[0].1, OriginState::Down);
+    is_away.store(true, Ordering::Relaxed);
+    assert_eq!(ask(100).await, (OriginState::Down, OriginState::Down));
 }

@@ -96,6 +96,24 @@ async fn each_request_reaches_the_origin_and_what_the_cache_would_have_done_is_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_takes_no_refresh_away_from_a_get_that_would_have_begun_it() {
+    let origin =
+        ScriptedOrigin::always(|| ok("x").header("cache-control", "max-age=10, stale-while-revalidate=600"));
+    let cache = reporting(builder(), origin);
+    let ask = async |method: &str| {
+        cache.service.clone().oneshot(request(method, "/", &[])).await.unwrap();
+        settle().await;
+        cache.told.last().outcome()
+    };
+    ask("GET").await;
+    tokio::time::advance(secs(11)).await;
+    let stale = Outcome::Stale(Stale::WhileRevalidating);
+    assert_eq!([ask("HEAD").await, ask("GET").await, ask("GET").await], [stale, stale, Outcome::Hit]);
+    let counts = cache.stats.snapshot();
+    assert_eq!(counts.saved, 2, "the HEAD, and the hit");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_gets_the_response_of_the_origin_as_it_is_and_the_origin_the_request() {
     let script = |_: usize, _: &Parts| {
         ok("x")

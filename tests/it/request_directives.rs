@@ -105,6 +105,41 @@ async fn no_store_leaves_nothing_behind() {
     assert_eq!(said(&service, "no-store").await, hit("3"));
 }
 
+/// RFC 9111 §5.2.1.5: no response to it is stored, so it is not sent on as a refresh.
+#[tokio::test(start_paused = true)]
+async fn no_store_refreshes_nothing() {
+    let stale = || {
+        let origin = ScriptedOrigin::new(|n, _| {
+            ok(n.to_string()).header("cache-control", "max-age=10, stale-while-revalidate=60")
+        });
+        (follows(&origin), origin, 15)
+    };
+    let ahead = || {
+        let origin = numbered(|answer| answer.max_age(10));
+        let layer = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
+            .rules(Rules::new().refresh_ahead(0.1))
+            .lookup(|lookup| lookup.request_directives(true))
+            .build()
+            .unwrap();
+        (layer.layer(origin.clone()), origin, 9)
+    };
+    for (why, (service, origin, age)) in [("stale", stale()), ("due", ahead())] {
+        fastrand::seed(1);
+        get(&service, "/").await;
+        tokio::time::advance(secs(age) + ms(990)).await;
+        let (body, cache) = said(&service, "no-store").await;
+        settle().await;
+        assert_eq!((&body[..], origin.calls()), ("1", 1), "{why}: {cache}");
+        assert_eq!(get(&service, "/").await.body, "1", "{why}");
+        settle().await;
+        assert_eq!(
+            (origin.calls(), &get(&service, "/").await.body[..]),
+            (2, &b"2"[..]),
+            "{why}: it takes nothing away"
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_that_demands_a_new_response_does_not_share_a_refresh() {
     let origin = ScriptedOrigin::new(|n, _| {

@@ -193,6 +193,26 @@ async fn a_store_that_keeps_no_texts_says_that_there_is_no_snapshot() {
     assert!(!is_hit(&store, "/page", &[]).await);
 }
 
+/// A small body would keep alive the rest of what it was read with.
+#[tokio::test(start_paused = true)]
+async fn a_small_body_is_copied_and_a_large_one_is_not() {
+    let start = Instant::now();
+    for (bytes, is_copied) in [(1, true), (16 << 10, true), ((16 << 10) + 1, false)] {
+        let (here, there) = (store(), store());
+        let large = ScriptedOrigin::always(move || ok("x".repeat(bytes)).max_age(9));
+        get(&layer(&here).layer(large), "/page").await;
+        let snapshot = stored(&here, "/page").snapshot(here.sequence(), moment(start)).unwrap();
+        let body = snapshot.body.clone();
+        load(snapshot, &there, "/page", moment(start)).unwrap();
+        let restored = stored(&there, "/page");
+        assert_eq!(
+            (restored.body(), restored.body().as_ptr() != body.as_ptr()),
+            (&body, is_copied),
+            "{bytes}"
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_purged_while_it_is_loaded_is_not_served() {
     let (here, start) = (store(), Instant::now());

@@ -114,6 +114,30 @@ fn names(headers: &HeaderMap) -> Vec<&'static str> {
     all.into_iter().filter(|name| headers.contains_key(*name)).collect()
 }
 
+/// Also where the response is for this client alone, whatever is stored.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_wants_nothing_stored_does_not_see_tag_fields() {
+    let origin = ScriptedOrigin::with_future(|_, _| async { response(&TAG_FIELDS, "x") });
+    let layer = ReadThroughLayer::builder(store())
+        .rules(fixed(1_000).stale_if_error_for(ms(60_000)))
+        .lookup(|layer| layer.request_directives(true))
+        .build()
+        .unwrap();
+    let service = layer.layer(origin.clone());
+    let ask = async |wish: &'static str| {
+        let mut request = get_request(URI);
+        request.headers_mut().insert("cache-control", wish.parse().unwrap());
+        names(service.clone().oneshot(request).await.unwrap().headers())
+    };
+    let seen = ["cache-groups", "etag"];
+    assert_eq!(ask("no-store").await, seen, "nothing is stored");
+    assert_eq!(ask("max-age=10").await, seen);
+    assert_eq!(ask("no-store, no-cache").await, seen, "something fresh is");
+    tokio::time::advance(ms(2_000)).await;
+    assert_eq!(ask("no-store").await, seen, "something stale is");
+    assert_eq!(origin.calls(), 4);
+}
+
 #[tokio::test(start_paused = true)]
 async fn clients_do_not_see_tag_fields() {
     for strip in [true, false] {

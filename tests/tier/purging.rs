@@ -1,6 +1,7 @@
 //! A purge wins: what was fetched before it is not served after it, wherever it was meanwhile.
 
 use super::*;
+use http::request::Parts;
 
 type Purging<'a> = &'a dyn Fn(&Node);
 
@@ -81,6 +82,26 @@ async fn a_soft_purge_leaves_a_stale_response() {
     let hard = site.node();
     hard.cache.purge().tag("red");
     assert_eq!(site.node_of(&ScriptedOrigin::always(|| status(503))).get("/").await.status, 503);
+}
+
+/// Only what is fetched for the same key is newer than what the tier has.
+#[tokio::test(start_paused = true)]
+async fn a_slow_fetch_of_something_else_keeps_nothing_from_being_read() {
+    let site = Site::default();
+    let slow = ScriptedOrigin::new(|_, head: &Parts| match head.uri.path() {
+        "/slow" => ScriptedResponse::never(),
+        _ => status(503),
+    });
+    let (here, there) = (site.node_of(&slow), site.node());
+    let service = here.service.clone();
+    let hanging = tokio::spawn(async move { get(&service, "/slow").await });
+    settle().await;
+    for page in ["0", "1"] {
+        assert_eq!(there.fill("/").await, page);
+        assert_eq!(here.page("/").await, page);
+        red(&there);
+    }
+    hanging.abort();
 }
 
 /// The delays of a fetch that began before a purge: before the origin, at the origin, in the queue, in the

@@ -1,6 +1,7 @@
 //! What a node gets from the tier, and what it says of it.
 
 use super::*;
+use http::request::Parts;
 use tower_readthrough::{CacheStatus, LookupLayer, Purpose, Rules};
 
 #[tokio::test(start_paused = true)]
@@ -273,4 +274,75 @@ async fn layers_that_are_stacked_by_hand_do_the_same() {
     assert_eq!((&*reply.body, &*reply.cache()), (&b"0"[..], "hit; detail=second-tier"));
     assert!(CacheStatus::of(&http::Response::new(())).is_none());
     assert_eq!(origin.calls(), 1);
+}
+
+/// What the tier has was for requests without them, as what is stored here is (RFC 9111 §3.5).
+#[tokio::test(start_paused = true)]
+async fn a_response_to_anonymous_requests_is_not_for_credentials() {
+    let credentials = [("cookie", "id=1"), ("x-api-key", "1"), ("authorization", "Basic x")];
+    let answer = move |call: usize, head: &Parts| {
+        let is_known = credentials.iter().any(|(name, _)| head.headers.contains_key(*name));
+        match (call, is_known) {
+            (_, false) => ok("for all"),
+            (2..=4, true) => ok("personal"),
+            (_, true) => status(503),
+        }
+    };
+    let rules = || Rules::new().default_ttl(secs(60)).stale_if_error_for(secs(3600));
+    let site = Site::default();
+    let node = |origin: &ScriptedOrigin| site.node_with(origin, |tier| tier, |cache| cache.rules(rules()));
+    let here = node(&ScriptedOrigin::new(answer));
+    here.fill("/").await;
+    for one in &credentials {
+        let reply = get_with(&here.service, "/", &[*one]).await;
+        assert_eq!(&*reply.body, b"personal", "{one:?}, where it was stored");
+    }
+    for one in &credentials {
+        let there = node(&ScriptedOrigin::new(move |_, head| answer(9, head)));
+        let reply = get_with(&there.service, "/", &[*one]).await;
+        assert_eq!((reply.status.as_u16(), there.count(TierRead::Miss)), (503, 1), "{one:?} on another node");
+        // Anonymous requests get it.
+        let there = node(&ScriptedOrigin::new(answer));
+        assert_eq!((there.page("/").await.as_str(), there.origin.calls()), ("for all", 0));
+    }
+}
+
+/// RFC 9111 §5.2.1: what the tier has is older than the client takes, or fresh for less time.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_wants_something_newer_does_not_read() {
+    for wish in ["max-age=0", "max-age=5", "min-fresh=55"] {
+        let site = Site::default();
+        site.node().fill("/").await;
+        tokio::time::advance(secs(10)).await;
+        let follow = |cache: ReadThroughBuilder<MemoryStore>| {
+            cache.lookup(|lookup: LookupLayer<MemoryStore>| lookup.request_directives(true))
+        };
+        let there = site.node_with(&numbered(), |tier| tier, follow);
+        let wishes = [("cache-control", wish)];
+        let (plain, wishing) = tokio::join!(there.get("/"), get_with(&there.service, "/", &wishes));
+        assert_eq!((plain.cache(), wishing.is_hit()), ("hit; detail=second-tier".into(), false), "{wish}");
+        assert_eq!(there.origin.calls(), 1, "{wish}");
+    }
+}
+
+/// They are judged on what the tier has, as on what is stored here (RFC 9110 §13).
+#[tokio::test(start_paused = true)]
+async fn a_request_with_conditions_reads_too() {
+    let site = Site::default();
+    let origin = ScriptedOrigin::always(|| ok("page").header("etag", "\"1\"").max_age(60));
+    site.node_of(&origin).fill("/").await;
+    for (condition, value, expected) in [
+        ("if-none-match", "\"1\"", (304, "")),
+        ("if-none-match", "\"2\"", (200, "page")),
+        ("if-match", "\"2\"", (412, "")),
+    ] {
+        let there = site.node();
+        let reply = get_with(&there.service, "/", &[(condition, value)]).await;
+        let body = std::str::from_utf8(&reply.body).unwrap();
+        assert_eq!(
+            (reply.status.as_u16(), body, there.origin.calls()),
+            (expected.0, expected.1, 0),
+            "{value}"
+        );
+    }
 }

@@ -142,3 +142,47 @@ async fn without_a_lease_a_node_fetches() {
     });
     assert_eq!((&*reply.body, site.remote.calls(RemoteCall::Lease)), (&b"0"[..], 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_remote_that_panics_instead_of_giving_a_lease_fails_no_request() {
+    let site = Site::default();
+    let node = taking_turns(&site, &numbered());
+    let gate = site.remote.hold([RemoteCall::Lease]);
+    let (reply, ()) = tokio::join!(node.get("/"), async {
+        settle().await;
+        site.remote.panic(1);
+        drop(gate);
+    });
+    assert_eq!(reply.status, 200);
+}
+
+/// The time that calls of the remote take counts.
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_another_node_is_bounded_also_where_the_remote_is_slow() {
+    for (read, wait_at_most, expected) in [(40, None, 2_000), (900, None, 2_000), (40, Some(ms(1_000)), 500)]
+    {
+        let site = Site::default();
+        let slow = ScriptedOrigin::always(ScriptedResponse::never);
+        let first = taking_turns(&site, &slow);
+        let second = site.node_with(
+            &numbered(),
+            |tier| tier.single_fetch(true),
+            |cache| {
+                cache.coalesce(|coalesce| match wait_at_most {
+                    Some(limit) => coalesce.wait_at_most(limit),
+                    None => coalesce,
+                })
+            },
+        );
+        let service = first.service.clone();
+        let hanging = tokio::spawn(async move { get(&service, "/").await });
+        settle().await;
+        site.remote.delay(ms(read));
+        let began = tokio::time::Instant::now();
+        assert_eq!(second.get("/").await.status, 200);
+        // The first look comes before it.
+        let bound = ms(expected + read + 10);
+        assert!(began.elapsed() <= bound, "{:?} of {bound:?}", began.elapsed());
+        hanging.abort();
+    }
+}

@@ -238,3 +238,86 @@ fn a_runtime_that_ends_while_a_response_is_written_leaves_the_rest_to_be_counted
     });
     assert_eq!(node.count_of_writes(TierWrite::Aborted), 1);
 }
+
+/// A node that has not seen the response knows its variants by what the tier says.
+#[tokio::test(start_paused = true)]
+async fn variants_are_removed_by_a_node_that_did_not_write_them() {
+    let site = Site::default();
+    let vary = ScriptedOrigin::always(|| ok("old").header("vary", "accept-language").max_age(60));
+    site.node_of(&vary).fill("/").await;
+    let personal = ScriptedOrigin::always(|| ok("personal").header("cache-control", "no-store"));
+    let follow =
+        |cache: ReadThroughBuilder<MemoryStore>| cache.lookup(|lookup| lookup.request_directives(true));
+    let other = site.node_with(&personal, |tier| tier, follow);
+    get_with(&other.service, "/", &[("cache-control", "no-cache")]).await;
+    other.written().await;
+    let third = site.node();
+    assert_eq!((third.page("/").await, third.count(TierRead::Miss)), ("0".to_owned(), 1));
+}
+
+/// What waits, or is being written, comes before the removal that follows it.
+#[tokio::test(start_paused = true)]
+async fn a_removal_comes_after_what_was_to_be_written_before() {
+    let site = Site::default();
+    let origin = ScriptedOrigin::new(|call, _| match call {
+        1 => ok("old").header("vary", "accept-language").max_age(60),
+        _ => ok("personal").header("cache-control", "no-store"),
+    });
+    let follow =
+        |cache: ReadThroughBuilder<MemoryStore>| cache.lookup(|lookup| lookup.request_directives(true));
+    let here = site.node_with(&origin, |tier| tier, follow);
+    let gate = site.remote.hold([RemoteCall::Write]);
+    here.page("/").await;
+    settle().await;
+    get_with(&here.service, "/", &[("cache-control", "no-cache")]).await;
+    settle().await;
+    drop(gate);
+    here.written().await;
+    let third = site.node();
+    assert_eq!((third.page("/").await, third.count(TierRead::Miss)), ("0".to_owned(), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_removed_that_cannot_be_there() {
+    let site = Site::default();
+    let node = site.node_of(&ScriptedOrigin::always(|| ok("personal").header("cache-control", "no-store")));
+    for page in 0..20 {
+        for _ in 0..2 {
+            node.page(&format!("/{page}")).await;
+        }
+    }
+    node.written().await;
+    assert_eq!(site.remote.calls(RemoteCall::Forget), 0);
+}
+
+/// It keeps the fields of its request.
+#[tokio::test(start_paused = true)]
+async fn a_removal_takes_room_in_the_queue() {
+    let site = Site::default();
+    let origin = ScriptedOrigin::always(|| ok("personal").header("cache-control", "no-store"));
+    let follow =
+        |cache: ReadThroughBuilder<MemoryStore>| cache.lookup(|lookup| lookup.request_directives(true));
+    let node = site.node_with(&origin, |tier| tier.max_queued_bytes(1 << 10), follow);
+    let large = "x".repeat(2_000);
+    get_with(&node.service, "/", &[("cache-control", "no-cache"), ("x-large", &large)]).await;
+    node.written().await;
+    assert_eq!((node.count_of_writes(TierWrite::QueueFull), site.remote.calls(RemoteCall::Forget)), (1, 0));
+}
+
+/// As one that fails: what waits behind it is written.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_panics_ends_no_other() {
+    let site = Site::default();
+    let node = site.node();
+    let gate = site.remote.hold([RemoteCall::Write]);
+    for page in 0..10 {
+        node.page(&format!("/{page}")).await;
+        settle().await;
+    }
+    site.remote.panic(4);
+    drop(gate);
+    settle().await;
+    // Not by `flush`, which begins writers anew.
+    let count = |kind| node.count_of_writes(kind);
+    assert_eq!((count(TierWrite::Written), count(TierWrite::Failed), node.tier.status().queued), (6, 4, 0));
+}

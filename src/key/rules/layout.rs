@@ -15,7 +15,7 @@ use super::{
     compiled::Match,
     error::Problem,
     guard::CompiledGuard,
-    no_vary_search::{LearnedPolicies, SearchPolicy},
+    no_vary_search,
     normaliser::FieldNormaliser,
     query::{self, QueryRules},
     template::QueryTemplate,
@@ -43,7 +43,7 @@ enum QueryLayout {
     Template,
     Rules(QueryRules),
     /// By the last `No-Vary-Search` of the path.
-    Learned(LearnedPolicies),
+    Learned(no_vary_search::LearnedPolicies),
 }
 
 /// Which `No-Vary-Search` a key follows, if its rule learns from responses.
@@ -51,7 +51,7 @@ enum QueryLayout {
 pub(super) enum PolicySource<'a> {
     /// The last one of the path.
     Learned,
-    Given(Option<&'a Arc<SearchPolicy>>),
+    Given(Option<&'a Arc<no_vary_search::SearchPolicy>>),
     /// None: the query is left out, for what all queries of a path share.
     Omitted,
 }
@@ -89,7 +89,7 @@ impl KeyLayout {
     }
 
     /// What was learned from `No-Vary-Search`, if the rule learns from it.
-    pub(super) fn learned(&self) -> Option<&LearnedPolicies> {
+    pub(super) fn learned(&self) -> Option<&no_vary_search::LearnedPolicies> {
         match &self.query {
             QueryLayout::Learned(learned) => Some(learned),
             _ => None,
@@ -224,7 +224,7 @@ impl QueryLayout {
         let rules = rules.sorted(rule.sort_query).without_empty(rule.drop_empty_query);
         Ok(match template {
             Some(_) => Self::Template,
-            None if rule.no_vary_search => Self::Learned(LearnedPolicies::new()),
+            None if rule.no_vary_search => Self::Learned(no_vary_search::LearnedPolicies::new()),
             None if rules == QueryRules::default() => Self::Whole,
             None => Self::Rules(rules.forwarding(rule.forward_unkeyed)),
         })

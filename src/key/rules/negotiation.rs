@@ -136,7 +136,7 @@ fn look_up(known: &[HeaderValue], range: &[u8]) -> Option<usize> {
 }
 
 /// The elements of the field with their weights (RFC 9110 §12.4.2), those of weight 0 included.
-/// `None` if an element is invalid, or there are more than have a [normal form](crate::http::bounds).
+/// `None` if an element is invalid, or there are more than have a [normal form](crate::http::fields::MAX_MEMBERS).
 fn weights<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Accepted<'a>> {
     let accepted: Accepted<'_> = bounded_members(headers, name)?.map(weighted).collect::<Option<_>>()?;
     (accepted.len() <= MAX_MEMBERS).then_some(accepted)

@@ -1,7 +1,7 @@
 //! What one caller does: join a flight, lead it or wait for its outcome, and take the response or go
 //! elsewhere.
 //!
-//! A caller that cannot have a response has [`Learned`] something: that a fetch failed, which fields select
+//! A caller that cannot have a response has [`Learned`](flights::Learned) something: that a fetch failed, which fields select
 //! a variant, that the response is for one kind of credentials only, that a purge came in between. It goes
 //! on to the flight of all that have learned the same.
 //!
@@ -44,13 +44,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, he
 use tokio::time::{Instant, timeout, timeout_at};
 use tower::ServiceExt;
 
-use super::{
-    alone::Limits,
-    fetch,
-    flight::{FetchOutcome, Flight, SharedHead, Subscriber, Subscription},
-    flights::{FlightGuard, FlightKey, Flights, Joined, Learned},
-    settings::CoalesceSettings,
-};
+use super::{alone::Limits, fetch, flight, flights, settings::CoalesceSettings};
 use crate::{
     body::{Body, ResponseBody},
     exchange::{
@@ -75,7 +69,7 @@ const MAX_FAILURES: u8 = 3;
 
 /// One request, on its way to a response.
 pub(super) struct Caller<S, ReqB> {
-    flights: Arc<Flights>,
+    flights: Arc<flights::Flights>,
     waiter: Waiter,
     body: ReqB,
     /// The service below, which is called once.
@@ -87,9 +81,9 @@ pub(super) struct Caller<S, ReqB> {
 /// What a wait for the outcome of a flight ended with.
 enum Waited {
     /// This flight is settled. The subscriber can read its body if there is one.
-    Settled(Arc<Flight>, Subscriber),
+    Settled(Arc<flight::Flight>, flight::Subscriber),
     /// There is no head yet, and the caller may hedge the fetch.
-    Hedge(Subscriber),
+    Hedge(flight::Subscriber),
     Refused(exchange::Refused),
 }
 
@@ -102,8 +96,8 @@ where
 {
     /// For a request that others may share a response with.
     pub(super) fn new(
-        flights: &Arc<Flights>,
-        key: FlightKey,
+        flights: &Arc<flights::Flights>,
+        key: flights::FlightKey,
         credentials: Credentials,
         (head, body): (Parts, ReqB),
         inner: S,
@@ -135,7 +129,7 @@ where
             while Executor::is_available() {
                 let Waiter { key, credentials, class, .. } = &self.waiter;
                 let subscriber = match self.flights.join(key, (*credentials, *class), wants_newer) {
-                    Joined::Follow(subscriber) => {
+                    flights::Joined::Follow(subscriber) => {
                         subscriber.flight().note_joined();
                         match self.waiter.right_to_ask() {
                             Right::None => {}
@@ -144,9 +138,11 @@ where
                         }
                         subscriber
                     }
-                    Joined::Lead(subscriber, guard) => return self.lead(subscriber, guard).await,
-                    Joined::Full => return Ok(self.waiter.refuse(exchange::Refused::TooManyWaiters)),
-                    Joined::Alone => break,
+                    flights::Joined::Lead(subscriber, guard) => return self.lead(subscriber, guard).await,
+                    flights::Joined::Full => {
+                        return Ok(self.waiter.refuse(exchange::Refused::TooManyWaiters));
+                    }
+                    flights::Joined::Alone => break,
                 };
                 let next = match self.waiter.wait(&self.flights, subscriber).await {
                     Waited::Settled(flight, subscriber) => self.waiter.next(&flight, subscriber),
@@ -159,7 +155,7 @@ where
                     Next::Alone => break,
                     Next::Rejoin(learned) => learned,
                 };
-                let is_split = matches!(learned, Learned::Error { .. });
+                let is_split = matches!(learned, flights::Learned::Error { .. });
                 if !self.rejoin(learned) {
                     match is_split {
                         true => break,
@@ -188,11 +184,11 @@ where
 
     /// Moves the caller to the flight of all that have learned the same. Returns whether it may still
     /// move.
-    fn rejoin(&mut self, learned: Learned) -> bool {
+    fn rejoin(&mut self, learned: flights::Learned) -> bool {
         let now = Instant::now();
         let max_wait = self.flights.settings().max_wait;
         let moves_until = *self.moves_until.get_or_insert_with(|| after(now, max_wait));
-        let is_later = matches!(learned, Learned::TooOld);
+        let is_later = matches!(learned, flights::Learned::TooOld);
         let key = self.waiter.key.with(learned);
         if (is_later || key != self.waiter.key) && now < moves_until {
             self.waiter.key = key;
@@ -200,7 +196,7 @@ where
         }
         let is_last = self.waiter.key.failures == 0;
         if is_last {
-            self.waiter.key = key.with(Learned::Failure);
+            self.waiter.key = key.with(flights::Learned::Failure);
         }
         is_last
     }
@@ -208,8 +204,8 @@ where
     /// Begins the fetch of a new flight, and waits for the leader's response.
     fn lead(
         self,
-        subscriber: Subscriber,
-        guard: FlightGuard,
+        subscriber: flight::Subscriber,
+        guard: flights::FlightGuard,
     ) -> impl Future<Output = Result<Response<Body<B>>, S::Error>> + Send {
         let executor = self.flights.settings().executor.clone();
         let patience = Patience::of_leader(&self.waiter, &self.flights, subscriber.flight());
@@ -225,7 +221,11 @@ where
     }
 
     /// The fetch of a new flight, which has not begun yet, and the leader's response.
-    fn begin(self, subscriber: Subscriber, guard: FlightGuard) -> (Task, fetch::Leader<B, S::Error>) {
+    fn begin(
+        self,
+        subscriber: flight::Subscriber,
+        guard: flights::FlightGuard,
+    ) -> (Task, fetch::Leader<B, S::Error>) {
         let Waiter { mut head, key, credentials, .. } = self.waiter;
         let span = subscriber.flight().trace(&head, self.flights.settings().traces_queries);
         let (fetch, leader) = fetch::Fetch::new(subscriber, guard, &mut head, credentials);
@@ -234,7 +234,7 @@ where
     }
 
     /// Begins a fetch for this caller beside a slow one, and takes whichever response is there first.
-    async fn hedge(self, slow: Subscriber) -> Result<Response<Body<B>>, S::Error> {
+    async fn hedge(self, slow: flight::Subscriber) -> Result<Response<Body<B>>, S::Error> {
         let (flights, waiter) = (Arc::clone(&self.flights), self.waiter.clone());
         let begun = flights.hedge(&waiter.key, (waiter.credentials, waiter.class), slow.flight());
         let Some((subscriber, guard)) = begun else { return Box::pin(self.alone()).await };
@@ -267,7 +267,7 @@ struct Patience {
 
 impl Patience {
     /// `None`: the leader waits for its own fetch as long as that takes.
-    fn of_leader(waiter: &Waiter, flights: &Flights, flight: &Flight) -> Option<Self> {
+    fn of_leader(waiter: &Waiter, flights: &flights::Flights, flight: &flight::Flight) -> Option<Self> {
         let limit = flights.settings().stale_after?;
         let fallback = waiter.fallback()?.clone();
         Some(Self { until: after(flight.started_at(), limit), fallback, why: waiter.why() })
@@ -291,19 +291,19 @@ impl Patience {
 /// Takes a subscriber over to a flight that is settled. An error if that one takes no subscribers any
 /// more: then the subscriber is where it was.
 fn change_over(
-    flights: &Flights,
-    subscriber: Subscriber,
-    settled: Arc<Flight>,
-) -> Result<Waited, Subscriber> {
+    flights: &flights::Flights,
+    subscriber: flight::Subscriber,
+    settled: Arc<flight::Flight>,
+) -> Result<Waited, flight::Subscriber> {
     if Arc::ptr_eq(&settled, subscriber.flight()) {
         return Ok(Waited::Settled(settled, subscriber));
     }
     match settled.subscribe(flights.settings().max_subscribers()) {
-        Subscription::Subscribed(subscriber) => Ok(Waited::Settled(settled, subscriber)),
-        Subscription::Full => Ok(Waited::Refused(exchange::Refused::TooManyWaiters)),
+        flight::Subscription::Subscribed(subscriber) => Ok(Waited::Settled(settled, subscriber)),
+        flight::Subscription::Full => Ok(Waited::Refused(exchange::Refused::TooManyWaiters)),
         // There is nothing to be read but the head.
-        Subscription::Closed if has_no_body(&settled) => Ok(Waited::Settled(settled, subscriber)),
-        Subscription::Closed => {
+        flight::Subscription::Closed if has_no_body(&settled) => Ok(Waited::Settled(settled, subscriber)),
+        flight::Subscription::Closed => {
             subscriber.flight().forget_redirect(&settled);
             Err(subscriber)
         }
@@ -311,8 +311,8 @@ fn change_over(
 }
 
 /// Whether a flight is settled without a body for any caller but the leader.
-fn has_no_body(flight: &Flight) -> bool {
-    let is_unshareable = |head: &SharedHead| head.shareability.is_unshareable();
+fn has_no_body(flight: &flight::Flight) -> bool {
+    let is_unshareable = |head: &flight::SharedHead| head.shareability.is_unshareable();
     flight.outcome().is_some() && flight.head().is_none_or(is_unshareable)
 }
 
@@ -320,7 +320,7 @@ fn has_no_body(flight: &Flight) -> bool {
 #[derive(Clone)]
 struct Waiter {
     head: Parts,
-    key: FlightKey,
+    key: flights::FlightKey,
     credentials: Credentials,
     /// Its class in the queue to the origin, if there is one.
     class: Option<u8>,
@@ -341,7 +341,7 @@ enum Right {
 enum Next<B, E> {
     Respond(Result<Response<Body<B>>, E>),
     /// Join the flight of all that have learned the same.
-    Rejoin(Learned),
+    Rejoin(flights::Learned),
     /// Ask the origin for this caller alone.
     Alone,
 }
@@ -382,7 +382,7 @@ impl Waiter {
 
     /// Waits for the outcome of a flight, or until the caller may hedge it. One that has something stale to
     /// fall back on gives up instead.
-    async fn wait(&self, flights: &Flights, mut subscriber: Subscriber) -> Waited {
+    async fn wait(&self, flights: &flights::Flights, mut subscriber: flight::Subscriber) -> Waited {
         let flight = Arc::clone(subscriber.flight());
         if flight.outcome().is_some() {
             return Waited::Settled(flight, subscriber);
@@ -415,24 +415,37 @@ impl Waiter {
 
     /// What this caller does, given the outcome of a flight that it has joined or was redirected to.
     #[inline(never)]
-    fn next<B, E: Clone + 'static>(&self, flight: &Flight, subscriber: Subscriber) -> Next<B, E> {
+    fn next<B, E: Clone + 'static>(
+        &self,
+        flight: &flight::Flight,
+        subscriber: flight::Subscriber,
+    ) -> Next<B, E> {
         let shares_failures = self.key.failures > 0 || self.has_fallback();
         let aborted = || Next::Respond(Ok(self.refuse(exchange::Refused::FetchAborted)));
         match flight.outcome() {
-            Some(FetchOutcome::Head(head)) => self.next_after(head, flight, subscriber),
-            Some(FetchOutcome::Error(error)) if shares_failures => {
+            Some(flight::FetchOutcome::Head(head)) => self.next_after(head, flight, subscriber),
+            Some(flight::FetchOutcome::Error(error)) if shares_failures => {
                 // The type differs where one layer value wraps services of different errors.
                 let error = error.downcast_ref::<E>();
                 error.map_or_else(aborted, |error| Next::Respond(Err(error.clone())))
             }
-            Some(FetchOutcome::Aborted) if shares_failures => aborted(),
+            Some(flight::FetchOutcome::Aborted) if shares_failures => aborted(),
             // All of them have waited long enough.
-            Some(FetchOutcome::TimedOut) => Next::Respond(Ok(self.refuse(exchange::Refused::FetchTimeout))),
-            Some(FetchOutcome::Error(_) | FetchOutcome::Aborted) | None => Next::Rejoin(Learned::Failure),
+            Some(flight::FetchOutcome::TimedOut) => {
+                Next::Respond(Ok(self.refuse(exchange::Refused::FetchTimeout)))
+            }
+            Some(flight::FetchOutcome::Error(_) | flight::FetchOutcome::Aborted) | None => {
+                Next::Rejoin(flights::Learned::Failure)
+            }
         }
     }
 
-    fn next_after<B, E>(&self, head: &SharedHead, flight: &Flight, subscriber: Subscriber) -> Next<B, E> {
+    fn next_after<B, E>(
+        &self,
+        head: &flight::SharedHead,
+        flight: &flight::Flight,
+        subscriber: flight::Subscriber,
+    ) -> Next<B, E> {
         let said = &head.shareability;
         if let storing::Sharing::Unshareable(why) = said.sharing() {
             return self.next_after_unshareable(why, head, flight);
@@ -441,25 +454,25 @@ impl Waiter {
         if let Some(provenance) = said.provenance()
             && !provenance.is_for(self.request().and_then(exchange::CacheRequest::arrival))
         {
-            return Next::Rejoin(Learned::Floor(provenance.floor()));
+            return Next::Rejoin(flights::Learned::Floor(provenance.floor()));
         }
         if let storing::Sharing::Failed { for_all } = said.sharing() {
             // What a layer below refused is not the fault of a request, and another one makes it worse.
             if self.key.failures == 0 && head.refused.is_none() && !self.has_fallback() {
-                return Next::Rejoin(Learned::Failure);
+                return Next::Rejoin(flights::Learned::Failure);
             }
             let is_shared = for_all && self.is_selected(said.selection());
             return self.respond(head, is_shared.then_some(subscriber));
         }
         // Begun before this caller came: all of its kind share the next one.
         if self.is_too_old(said.provenance().map(|provenance| provenance.fetch_number()), flight.number()) {
-            return Next::Rejoin(Learned::TooOld);
+            return Next::Rejoin(flights::Learned::TooOld);
         }
         if !self.credentials.admitted_to(said.audience()) {
-            return Next::Rejoin(Learned::OnlyFor(self.credentials));
+            return Next::Rejoin(flights::Learned::OnlyFor(self.credentials));
         }
         if !self.is_selected(said.selection()) {
-            return Next::Rejoin(Learned::Selection(self.own_selection(said.selection())));
+            return Next::Rejoin(flights::Learned::Selection(self.own_selection(said.selection())));
         }
         self.respond(head, Some(subscriber))
     }
@@ -467,27 +480,27 @@ impl Waiter {
     fn next_after_unshareable<B, E>(
         &self,
         why: storing::NotStored,
-        head: &SharedHead,
-        flight: &Flight,
+        head: &flight::SharedHead,
+        flight: &flight::Flight,
     ) -> Next<B, E> {
         if self.is_of_session(why, head, flight.leader_credentials()) {
-            return Next::Rejoin(Learned::OnlyFor(self.credentials));
+            return Next::Rejoin(flights::Learned::OnlyFor(self.credentials));
         }
         let failures = self.key.failures;
         match storing::is_error(head.status) {
-            true if failures == 0 => Next::Rejoin(Learned::Failure),
+            true if failures == 0 => Next::Rejoin(flights::Learned::Failure),
             // An origin that says so twice is not asked again for all the others.
             _ if head.status == StatusCode::TOO_MANY_REQUESTS => self.respond(head, None),
             true if failures < MAX_FAILURES => {
                 let group = flight.next_group(GROUPS);
-                Next::Rejoin(Learned::Error { group, groups: GROUPS })
+                Next::Rejoin(flights::Learned::Error { group, groups: GROUPS })
             }
             _ => Next::Alone,
         }
     }
 
     /// Responds with the shared response, or without a subscriber with its status alone.
-    fn respond<B, E>(&self, head: &SharedHead, subscriber: Option<Subscriber>) -> Next<B, E> {
+    fn respond<B, E>(&self, head: &flight::SharedHead, subscriber: Option<flight::Subscriber>) -> Next<B, E> {
         let mut response = match subscriber {
             Some(subscriber) => shared_response(head, subscriber),
             None => bare_response(head),
@@ -522,7 +535,7 @@ impl Waiter {
 
     /// Whether a response may be for one client because the leader's request had a session, while this
     /// one has none.
-    fn is_of_session(&self, why: storing::NotStored, head: &SharedHead, leader: Credentials) -> bool {
+    fn is_of_session(&self, why: storing::NotStored, head: &flight::SharedHead, leader: Credentials) -> bool {
         use storing::NotStored::{Cookie, NoStore, NotFresh, Private, SetCookie, Status, Token};
         let has_session = leader.cookie || leader.token;
         let is_of_session = match why {
@@ -558,7 +571,7 @@ fn all_fields(known: &[HeaderName], named: &Arc<[HeaderName]>) -> Arc<[HeaderNam
 }
 
 /// The response as every caller but the leader gets it.
-fn shared_response<B>(head: &SharedHead, subscriber: Subscriber) -> Response<Body<B>> {
+fn shared_response<B>(head: &flight::SharedHead, subscriber: flight::Subscriber) -> Response<Body<B>> {
     let mut response = Response::new(subscriber.into_body(head.size));
     *response.status_mut() = head.status;
     *response.version_mut() = head.version;
@@ -575,7 +588,7 @@ fn shared_response<B>(head: &SharedHead, subscriber: Subscriber) -> Response<Bod
 }
 
 /// The response where fields and body are for another client: its status, and when to come back.
-fn bare_response<B>(head: &SharedHead) -> Response<Body<B>> {
+fn bare_response<B>(head: &flight::SharedHead) -> Response<Body<B>> {
     let mut response = Response::new(Body::default());
     *response.status_mut() = head.status;
     if let Some(retry_after) = head.headers.get(header::RETRY_AFTER) {
@@ -595,7 +608,7 @@ fn update_age(headers: &mut HeaderMap, shareability: &exchange::Shareability) {
     }
 }
 
-fn mark_collapsed<B>(response: &mut Response<Body<B>>, head: &SharedHead) {
+fn mark_collapsed<B>(response: &mut Response<Body<B>>, head: &flight::SharedHead) {
     if let Some(refused) = head.refused {
         refused.tell(response.headers_mut());
         response.extensions_mut().insert(refused);

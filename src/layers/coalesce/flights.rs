@@ -19,11 +19,7 @@ use dashmap::{DashMap, Entry};
 use http::{HeaderValue, Method, header, request::Parts};
 use quick_cache::DefaultHashBuilder;
 
-use super::{
-    budget::Budget,
-    flight::{self, FetchOutcome, Flight, SharedHead, Subscriber},
-    settings::CoalesceSettings,
-};
+use super::{budget::Budget, flight, settings::CoalesceSettings};
 use crate::{
     body::BodyError,
     exchange::CacheRequest,
@@ -150,7 +146,7 @@ pub(super) struct Flights {
 
 #[derive(Debug, Default)]
 struct Table {
-    open: DashMap<FlightKey, Arc<Flight>, DefaultHashBuilder>,
+    open: DashMap<FlightKey, Arc<flight::Flight>, DefaultHashBuilder>,
     /// Permits taken.
     under_way: AtomicUsize,
     /// Those of them that are for forced fetches, which others like to join.
@@ -161,9 +157,9 @@ struct Table {
 }
 
 pub(super) enum Joined {
-    Follow(Subscriber),
+    Follow(flight::Subscriber),
     /// The flight is new, and needs its fetch at once.
-    Lead(Subscriber, FlightGuard),
+    Lead(flight::Subscriber, FlightGuard),
     /// The flight has as many subscribers as it may have.
     Full,
     /// As many fetches are under way as may be.
@@ -235,15 +231,15 @@ impl Flights {
         self: &Arc<Self>,
         key: &FlightKey,
         (credentials, class): (Credentials, Option<u8>),
-        slow: &Arc<Flight>,
-    ) -> Option<(Subscriber, FlightGuard)> {
+        slow: &Arc<flight::Flight>,
+    ) -> Option<(flight::Subscriber, FlightGuard)> {
         let permit = Permit::take(self, key.is_forced)?;
         let leader = self.begin(credentials, class);
         let (flight, slower) = (Arc::clone(leader.flight()), Some(Arc::clone(slow)));
         Some((leader, FlightGuard::new(permit, key, flight, slower)))
     }
 
-    fn begin(&self, credentials: Credentials, class: Option<u8>) -> Subscriber {
+    fn begin(&self, credentials: Credentials, class: Option<u8>) -> flight::Subscriber {
         let (table, settings) = (&self.table, &self.settings);
         let room = flight::Room {
             max_held: settings.max_held_bytes,
@@ -251,7 +247,7 @@ impl Flights {
             budget: Arc::clone(&table.budget),
         };
         let number = table.begun.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
-        Flight::begin(room, number, credentials, class.map(Place::new))
+        flight::Flight::begin(room, number, credentials, class.map(Place::new))
     }
 
     /// The key of a forced fetch for the same that is under way: what it brings will do for all others.
@@ -260,7 +256,8 @@ impl Flights {
             return None;
         }
         let forced = FlightKey { is_forced: true, ..key.clone() };
-        let is_open = |flight: &Flight| takes_newcomers(flight, &self.settings, false) && !flight.is_closed();
+        let is_open =
+            |flight: &flight::Flight| takes_newcomers(flight, &self.settings, false) && !flight.is_closed();
         self.table.open.get(&forced).is_some_and(|flight| is_open(&flight)).then_some(forced)
     }
 
@@ -317,8 +314,14 @@ impl Table {
 
     /// Takes a flight that has no head yet out of the table, and returns it. `flight` has one: where it is
     /// for all, it takes the place of the other.
-    fn supersede(&self, key: &FlightKey, flight: &Arc<Flight>, is_for_all: bool) -> Option<Arc<Flight>> {
-        let is_slower = |other: &Arc<Flight>| !Arc::ptr_eq(other, flight) && other.outcome().is_none();
+    fn supersede(
+        &self,
+        key: &FlightKey,
+        flight: &Arc<flight::Flight>,
+        is_for_all: bool,
+    ) -> Option<Arc<flight::Flight>> {
+        let is_slower =
+            |other: &Arc<flight::Flight>| !Arc::ptr_eq(other, flight) && other.outcome().is_none();
         match is_for_all {
             true => {
                 let mut open = self.open.get_mut(key).filter(|open| is_slower(open))?;
@@ -330,7 +333,7 @@ impl Table {
 }
 
 /// A newcomer may wait for a head that is not overdue, and share one that is still fresh.
-fn takes_newcomers(flight: &Flight, settings: &CoalesceSettings, wants_newer: bool) -> bool {
+fn takes_newcomers(flight: &flight::Flight, settings: &CoalesceSettings, wants_newer: bool) -> bool {
     if flight.outcome().is_none() {
         return flight.started_at().elapsed() < settings.max_flight_age;
     }
@@ -383,15 +386,20 @@ impl Drop for Permit {
 pub(super) struct FlightGuard {
     permit: Permit,
     key: FlightKey,
-    flight: Arc<Flight>,
+    flight: Arc<flight::Flight>,
     /// An older flight for the same. Its subscribers may get the response of this one.
-    slower: Option<Arc<Flight>>,
+    slower: Option<Arc<flight::Flight>>,
     /// Subscribers of other flights are on their way to this one, which has to stay open for them.
     has_redirected: AtomicBool,
 }
 
 impl FlightGuard {
-    fn new(permit: Permit, key: &FlightKey, flight: Arc<Flight>, slower: Option<Arc<Flight>>) -> Self {
+    fn new(
+        permit: Permit,
+        key: &FlightKey,
+        flight: Arc<flight::Flight>,
+        slower: Option<Arc<flight::Flight>>,
+    ) -> Self {
         Self { permit, key: key.clone(), flight, slower, has_redirected: AtomicBool::new(false) }
     }
 
@@ -403,7 +411,7 @@ impl FlightGuard {
         self.key.is_head
     }
 
-    pub(super) fn flight(&self) -> &Arc<Flight> {
+    pub(super) fn flight(&self) -> &Arc<flight::Flight> {
         &self.flight
     }
 
@@ -428,12 +436,12 @@ impl FlightGuard {
     }
 
     /// Tells the head to all subscribers, and to those of other flights for the same that have none yet.
-    pub(super) fn settle(&self, head: SharedHead) {
+    pub(super) fn settle(&self, head: flight::SharedHead) {
         let is_for_all = head.shareability.is_shareable();
         let is_for_one = head.shareability.is_unshareable() && !storing::is_error(head.status);
         // What a layer below refused says nothing about the fetches of others.
         let has_failed = head.shareability.is_failed() && head.refused.is_none();
-        self.flight.settle(FetchOutcome::Head(Box::new(head)));
+        self.flight.settle(flight::FetchOutcome::Head(Box::new(head)));
         if has_failed {
             return self.note_failure();
         }
@@ -448,7 +456,7 @@ impl FlightGuard {
     }
 
     /// Tells all subscribers that there will be no head.
-    pub(super) fn fail(&self, outcome: FetchOutcome) {
+    pub(super) fn fail(&self, outcome: flight::FetchOutcome) {
         self.flight.settle(outcome);
         self.note_failure();
     }
@@ -465,7 +473,7 @@ impl FlightGuard {
         }
     }
 
-    fn redirect(&self, waiting: &Flight) {
+    fn redirect(&self, waiting: &flight::Flight) {
         waiting.redirect_to(&self.flight);
         self.has_redirected.store(true, Ordering::Relaxed);
     }
@@ -475,7 +483,7 @@ impl Drop for FlightGuard {
     fn drop(&mut self) {
         self.close();
         if self.flight.outcome().is_none() {
-            self.fail(FetchOutcome::Aborted);
+            self.fail(flight::FetchOutcome::Aborted);
         }
         self.flight.end(Err(BodyError::Cancelled));
         self.flight.end_span();

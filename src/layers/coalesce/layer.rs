@@ -20,8 +20,7 @@ use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
     exchange::{
-        self,
-        failures::{FailurePolicy, Failures},
+        self, failures,
         status::{CacheStatus, Forward},
     },
     executor::{Executor, Task},
@@ -148,8 +147,8 @@ impl CoalesceLayer {
     /// its callers get a stale response if [`StaleIfError`](crate::StaleIfError) has one, else 504, or a body
     /// error. [`OriginLimit`](crate::OriginLimit) lets it wait in its queue for half of this time at most.
     ///
-    /// It holds for each fetch of the cache, also where no other caller can share it, such as after a response
-    /// that was for one client. Requests that the cache leaves alone, such as those without a key, have no
+    /// It holds for each request that has a key, also where no other caller can share the fetch, such as after a
+    /// response that was for one client, or for several ranges of what is not stored. Requests without a key have no
     /// limit here.
     #[must_use]
     pub fn fetch_deadline(self, limit: Duration) -> Self {
@@ -161,6 +160,9 @@ impl CoalesceLayer {
     /// After that it gets a stale response if [`StaleIfError`](crate::StaleIfError) has one, else 504. The
     /// fetch goes on without this caller, unless no other one can share it: then it ends, as if its client had
     /// left.
+    ///
+    /// It holds for each request that has a key, as [`fetch_deadline`](Self::fetch_deadline) does, but for
+    /// refreshes in the background, for which no client waits.
     #[must_use]
     pub fn wait_at_most(self, limit: Duration) -> Self {
         self.set(|settings| settings.wait_at_most = Some(limit))
@@ -236,8 +238,8 @@ impl CoalesceLayer {
     /// for the same fetch share them. Default: [`DefaultFailures`](crate::DefaultFailures). Any 5xx but 501
     /// is shared in this way in any case.
     #[must_use]
-    pub fn failures(self, failures: impl Failures) -> Self {
-        self.set(|settings| settings.failures = FailurePolicy::new(failures))
+    pub fn failures(self, failures: impl failures::Failures) -> Self {
+        self.set(|settings| settings.failures = failures::FailurePolicy::new(failures))
     }
 
     /// Runs fetches with this function instead of `tokio::spawn`.
@@ -291,10 +293,13 @@ impl CoalesceLayer {
         self.set(|settings| settings.priority = priority)
     }
 
-    /// After what time callers get a stale response, if there is one.
+    /// How long a fetch may wait for something else than the origin: callers wait for no longer.
     #[cfg(feature = "redis")]
     pub(crate) fn soft_limit(&self) -> Option<Duration> {
-        self.flights.settings().stale_after
+        let CoalesceSettings { stale_after, wait_at_most, .. } = self.flights.settings();
+        // The other half is for the origin.
+        let halves = wait_at_most.map(|limit| limit / 2);
+        stale_after.iter().chain(&halves).min().copied()
     }
 
     pub(crate) fn check(&self) -> Result<(), BuildError> {
@@ -382,10 +387,11 @@ impl<S> Coalesce<S> {
             }
             Some(request) => {
                 let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
+                let wait_at_most = wait_at_most(settings, &request);
                 remove_upgrade(&mut head.headers);
                 let inner = self.inner.clone();
                 let caller = Caller::new(&self.flights, key, credentials, (head, body), inner);
-                match settings.wait_at_most {
+                match wait_at_most {
                     None => ResponseFuture::boxed(caller.run()),
                     Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
                 }
@@ -396,17 +402,22 @@ impl<S> Coalesce<S> {
     /// Those of a fetch that is not shared, if it is one of the cache.
     fn limits_of_one(&self, head: &mut Parts) -> Option<Limits> {
         let settings = self.flights.settings();
-        let is_limited = settings.wait_at_most.is_some() || settings.fetch_deadline.is_some();
-        let is_asked =
-            || exchange::CacheRequest::with_private(head, &request_rules(settings).credentials).is_some();
-        let is_limited = is_limited && is_asked();
-        is_limited.then(|| Limits::begin(head, settings, settings.wait_at_most)).flatten()
+        // Else no request is looked at for this.
+        settings.wait_at_most.or(settings.fetch_deadline)?;
+        let asked = exchange::CacheRequest::with_private(head, &request_rules(settings).credentials)?;
+        let wait_at_most = wait_at_most(settings, &asked);
+        Limits::begin(head, settings, wait_at_most)
     }
 
     /// See [`CoalesceLayer::stats`].
     pub fn stats(&self) -> CoalesceStats {
         self.flights.stats()
     }
+}
+
+/// For how long the caller of a request waits. A refresh has a deadline of its own, and no client that waits.
+fn wait_at_most(settings: &CoalesceSettings, asked: &exchange::CacheRequest) -> Option<Duration> {
+    settings.wait_at_most.filter(|_| !asked.purpose().is_refresh())
 }
 
 /// How requests are read. Where a `Fill` below decides, that and `Lookup` have rules of their own.

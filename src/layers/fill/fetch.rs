@@ -195,7 +195,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     fn found(&self) -> Option<&Arc<store::StoredResponse>> {
         let asked = self.client.asked();
         let found = asked.found().filter(|_| asked.facts().is_for_all())?;
-        self.layer.store.sequence().admits(found).then_some(found)
+        let may_have_it =
+            found.matches(&asked.fields(&self.client.head().headers), &mut vary::Forms::default());
+        (may_have_it && self.layer.store.sequence().admits(found)).then_some(found)
     }
 
     fn is_found(&self, stored: &store::StoredResponse) -> bool {

@@ -13,10 +13,7 @@ use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{
-    fetch::{Candidate, Fetch, Policy, Shared, Targets},
-    recorder::Recording,
-};
+use super::{fetch, recorder::Recording};
 use crate::{
     body::{Body, ResponseBody},
     exchange::{
@@ -39,7 +36,7 @@ use crate::{
 
 /// Stores the responses of the wrapped service; see the [module](crate::fill).
 pub struct FillLayer<St, P = ()> {
-    shared: Arc<Shared<St, P>>,
+    shared: Arc<fetch::Shared<St, P>>,
 }
 
 impl<St, P> Clone for FillLayer<St, P> {
@@ -51,7 +48,7 @@ impl<St, P> Clone for FillLayer<St, P> {
 impl<St: Store> FillLayer<St> {
     /// Fills this store by the default [`Rules`].
     pub fn new(store: St) -> Self {
-        let targets = Targets {
+        let targets = fetch::Targets {
             names: Arc::from([cache_control::CDN_CACHE_CONTROL]),
             are_stripped: false,
             tags: TagFields::default(),
@@ -60,11 +57,13 @@ impl<St: Store> FillLayer<St> {
         let (store, policy, failures) =
             (exchange::ObservedStore::new(store), Arc::new(()), failures::FailurePolicy::default());
         let (rules, is_over_own_layer) = (Rules::new(), false);
-        Self { shared: Arc::new(Shared { store, rules, policy, targets, failures, is_over_own_layer }) }
+        Self {
+            shared: Arc::new(fetch::Shared { store, rules, policy, targets, failures, is_over_own_layer }),
+        }
     }
 }
 
-impl<St: Store, P: Policy> FillLayer<St, P> {
+impl<St: Store, P: fetch::Policy> FillLayer<St, P> {
     /// The rules where neither the request's extensions nor a policy says otherwise.
     #[must_use]
     pub fn rules(self, rules: Rules) -> Self {
@@ -73,11 +72,13 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
 
     /// Decides for each response. Default: the rules as they are.
     #[must_use]
-    pub fn policy<Q: Policy>(self, policy: Q) -> FillLayer<St, Q> {
-        let Shared { store, rules, targets, failures, is_over_own_layer, .. } =
+    pub fn policy<Q: fetch::Policy>(self, policy: Q) -> FillLayer<St, Q> {
+        let fetch::Shared { store, rules, targets, failures, is_over_own_layer, .. } =
             Arc::unwrap_or_clone(self.shared);
         let policy = Arc::new(policy);
-        FillLayer { shared: Arc::new(Shared { store, rules, policy, targets, failures, is_over_own_layer }) }
+        FillLayer {
+            shared: Arc::new(fetch::Shared { store, rules, policy, targets, failures, is_over_own_layer }),
+        }
     }
 
     /// Tells this observer what comes of storing each response, and of each response that the service
@@ -143,12 +144,12 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
 }
 
 impl<St: Clone, P> FillLayer<St, P> {
-    fn set(mut self, change: impl FnOnce(&mut Shared<St, P>)) -> Self {
+    fn set(mut self, change: impl FnOnce(&mut fetch::Shared<St, P>)) -> Self {
         change(Arc::make_mut(&mut self.shared));
         self
     }
 
-    pub(super) const fn shared(&self) -> &Arc<Shared<St, P>> {
+    pub(super) const fn shared(&self) -> &Arc<fetch::Shared<St, P>> {
         &self.shared
     }
 
@@ -214,7 +215,7 @@ impl<S, St, P, ReqB, B> Service<Request<ReqB>> for Fill<S, St, P>
 where
     S: HttpService<ReqB, Response = Response<B>>,
     St: Store,
-    P: Policy,
+    P: fetch::Policy,
     ReqB: HttpBody + Default + Send + 'static,
     B: ResponseBody,
 {
@@ -238,7 +239,7 @@ where
     }
 }
 
-impl<S, St: Store, P: Policy> Fill<S, St, P> {
+impl<S, St: Store, P: fetch::Policy> Fill<S, St, P> {
     /// Inlined, what it returns is moved once more.
     #[inline(never)]
     fn respond<ReqB, B>(
@@ -257,8 +258,8 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         head.extensions.remove::<key::RuleOverrides>();
         let search = head.extensions.remove::<key::SearchKey>();
         let Some(asked) = exchange::CacheRequest::of(&head, &shared.rules.request.credentials) else {
-            // A request that passes as a part of a fetch above is stripped there.
-            let is_part = head.extensions.get::<exchange::CacheRequest>().is_some();
+            // That of a part of a fetch above is stripped there.
+            let is_part = head.extensions.get().is_some_and(exchange::CacheRequest::is_part_of_fetch);
             let strips_tags = self.layer.strips_tags().filter(|_| !is_part);
             let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
             return ResponseFuture::pass_without_tags(response, strips_tags);
@@ -266,7 +267,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         let asked = asked.into_owned();
         fields::remove_upgrade(&mut head.headers);
         let client = exchange::RequestCopy::new(shared.copy(&head), asked);
-        let fetch = Fetch { layer: Arc::clone(shared), client, rules, search };
+        let fetch = fetch::Fetch { layer: Arc::clone(shared), client, rules, search };
         let entry = fetch.entry();
         let stored = entry.as_deref().and_then(|stored| fetch.stored_meanwhile(stored));
         let stored = stored.or_else(|| fetch.found_fresh());
@@ -284,9 +285,9 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
 
 /// A fetch whose request is on its way to the origin, and what the response is judged by.
 struct InFlight<St, P> {
-    fetch: Fetch<St, P>,
+    fetch: fetch::Fetch<St, P>,
     /// What the request is conditional on, if it is by the cache's own doing.
-    candidate: Option<Candidate>,
+    candidate: Option<fetch::Candidate>,
     /// Whether this is the repetition without conditions.
     is_repeated: bool,
     purge_keys: Arc<sequence::PurgeKeys>,
@@ -323,7 +324,7 @@ impl<F, St, P> FetchFuture<F, St, P> {
     }
 }
 
-impl<F, St: Store, P: Policy, B, E> Future for FetchFuture<F, St, P>
+impl<F, St: Store, P: fetch::Policy, B, E> Future for FetchFuture<F, St, P>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: ResponseBody,
@@ -366,9 +367,9 @@ where
     }
 }
 
-impl<St: Store, P: Policy> InFlight<St, P> {
+impl<St: Store, P: fetch::Policy> InFlight<St, P> {
     /// Numbers the fetch, and finds what the origin can be asked to confirm.
-    fn begin(fetch: Fetch<St, P>, entry: Option<&store::Entry>) -> (Self, sequence::Fetching) {
+    fn begin(fetch: fetch::Fetch<St, P>, entry: Option<&store::Entry>) -> (Self, sequence::Fetching) {
         let purge_keys = fetch.purge_keys();
         let fetching = fetch.layer.store.sequence().begin(&purge_keys);
         // After the number was taken: what is purged from now on is not confirmed either.
@@ -552,7 +553,7 @@ impl<St, P> FillLayer<St, P> {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
         use crate::defaults::tests::switch;
-        let Targets { names, are_stripped, tags, tags_are_stripped } = &self.shared.targets;
+        let fetch::Targets { names, are_stripped, tags, tags_are_stripped } = &self.shared.targets;
         let has_tags = tags.iter().next().is_some();
         let is_builtin = **names == [cache_control::CDN_CACHE_CONTROL];
         vec![

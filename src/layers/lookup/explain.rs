@@ -35,7 +35,7 @@ impl<St: Store, K: KeyExtractor> select::Reader<St, K> {
             parts: 0,
             hit_for_miss_for: None,
             is_refreshed: false,
-            origin: self.settings.health.gate(&head).state(Instant::now()),
+            origin: self.settings.health.state_for(&head, Instant::now()),
         };
         let request = Request::from_parts(head, Empty::<bytes::Bytes>::new());
         if !key::is_for_cache(&request) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{route, select};
+use super::{refresh::refreshes, route, select};
 use crate::{
     exchange::{
         CacheRequest, Refused,
@@ -43,14 +43,16 @@ impl<St: Store, K: KeyExtractor> select::Reader<St, K> {
         if let Some(fresh) =
             stored.filter(|stored| select::accepts(stored, wishes, now) && stored.is_fresh(now))
         {
-            let is_ahead = fresh.is_refresh_due(now) && question.settings.health.is_up(question.head);
+            let is_ahead = fresh.is_refresh_due(now)
+                && refreshes(question.head, wishes)
+                && question.settings.health.is_up(question.head);
             let asked = is_ahead.then(|| self.asked_ahead(reading, fresh, question));
             return Foreseen { came_about: CacheStatus::hit(), stored, asked };
         }
-        let served = |stored, why, asked| Foreseen {
+        let served = |stored, why, asked: Option<_>| Foreseen {
             came_about: CacheStatus::stale(why),
             stored: Some(stored),
-            asked,
+            asked: asked.filter(|_| refreshes(question.head, wishes)),
         };
         match self.find(reading, stored, question, wishes) {
             select::Found::Stale(_) => {

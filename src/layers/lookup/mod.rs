@@ -8,7 +8,8 @@
 //!   once, and the client's own request goes on in the background, whole with its extensions but
 //!   without its conditions. One refresh per stored response at a time, each with a deadline; after
 //!   one that failed there is a pause before the next. A HEAD receives the stale head and leaves
-//!   refreshing to the next GET: the service below it may be a handler for HEAD alone.
+//!   refreshing to the next GET: the service below it may be a handler for HEAD alone. So does a request
+//!   with `no-store`, where that is followed.
 //! * **The client's own preconditions** (RFC 9110 §13) are evaluated here, to 304 or 412, on what
 //!   is stored or on what the origin sends, so that the response of the origin is one for all clients.
 //!   Where responses are known not to be shareable, preconditions go on to the origin instead.
@@ -17,7 +18,8 @@
 //!   origin is asked for the range alone, unless [`LookupLayer::fetch_whole_for_ranges`] says
 //!   otherwise. The part is kept: it serves ranges within it, and grows together with others that
 //!   have the same strong validator, until it is the whole (RFC 9111 §3.4). Requests for several
-//!   ranges, and for a range under a condition, then pass untouched.
+//!   ranges, and for a range under a condition, then pass as they are: their fetches have the limits of
+//!   the others, and nothing of them is stored.
 //! * **Invalidation** (RFC 9111 §4.4): a request of an unsafe or unknown method that succeeds
 //!   invalidates its URI, and what `Location` and `Content-Location` of a 2xx response name on the
 //!   same origin, in all variants. What is being fetched at that moment is neither stored nor served to

@@ -3,12 +3,11 @@
 //! A response in its `stale-while-revalidate` window is refreshed in the background, and for one in its
 //! `stale-if-error` window the client waits for the origin. No client waits during the pause that follows a failed
 //! fetch, and none while the origin is down: the stale response is served, and the probe of an origin that is down
-//! goes on in the background. Where the origin is up or recovers, a fetch in the background would serve one more
-//! stale response for each key, and the last of them long after the outage.
+//! goes on in the background, whatever the request: HEAD finds out that the origin is back as GET does. Where the
+//! origin is up or recovers, a fetch in the background would serve one more stale response for each key, and the
+//! last of them long after the outage.
 
 use std::sync::Arc;
-
-use http::Method;
 
 use super::{
     refresh::{Refresher, Refreshing},
@@ -16,6 +15,7 @@ use super::{
 };
 use crate::{
     exchange::status::Stale,
+    http::cache_control::RequestDirectives,
     origin::{self, Pass},
     store::{LastFetch, StoredResponse},
 };
@@ -31,7 +31,11 @@ pub(super) enum Way {
 
 impl Way {
     /// For a response that may be served while a fresh one is fetched.
-    pub(super) fn of_refreshable(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Self {
+    pub(super) fn of_refreshable(
+        question: &Question<'_>,
+        stored: &Arc<StoredResponse>,
+        wishes: Option<&RequestDirectives>,
+    ) -> Self {
         let last = LastFetch::of(stored, question.now);
         let pass = match ask(question, last) {
             Answer::Serve(why) => return Self::Serve(why),
@@ -42,20 +46,20 @@ impl Way {
             (None, LastFetch::Succeeded) => Stale::WhileRevalidating,
             (None, LastFetch::Failed | LastFetch::Paused) => Stale::OriginFailed,
         };
-        Self::refresh(question, stored, pass, why)
+        Self::refresh(question, stored, wishes, pass, why)
     }
 
     /// For a response that may be served if the origin fails.
-    pub(super) fn of_fallback(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Self {
+    pub(super) fn of_fallback(
+        question: &Question<'_>,
+        stored: &Arc<StoredResponse>,
+        wishes: Option<&RequestDirectives>,
+    ) -> Self {
         match ask(question, LastFetch::of(stored, question.now)) {
             Answer::Serve(why) => Self::Serve(why),
             Answer::Fetch(Some(pass)) if pass.is_probe() => {
                 let why = pass.reason().into();
-                match question.head.method == Method::HEAD {
-                    // Its response cannot refresh what is stored: the next GET has the right to ask.
-                    true => Self::Serve(why),
-                    false => Self::refresh(question, stored, Some(pass), why),
-                }
+                Self::refresh(question, stored, wishes, Some(pass), why)
             }
             Answer::Fetch(pass) => Self::Forward(pass),
         }
@@ -74,10 +78,12 @@ impl Way {
     fn refresh(
         question: &Question<'_>,
         stored: &Arc<StoredResponse>,
+        wishes: Option<&RequestDirectives>,
         pass: Option<Arc<Pass>>,
         why: Stale,
     ) -> Self {
-        match Refresher::claim(question, stored, pass.as_ref().is_some_and(|pass| pass.is_probe())) {
+        let is_probe = pass.as_ref().is_some_and(|pass| pass.is_probe());
+        match Refresher::claim(question, stored, wishes, is_probe) {
             Refreshing::Begin(refresher) => Self::Refresh(refresher, pass, why),
             Refreshing::NotNow => Self::Serve(why),
             Refreshing::Impossible => Self::Forward(pass),

@@ -10,7 +10,7 @@ use super::select::{Question, Settings};
 use crate::{
     exchange::{self, status::CacheStatus},
     executor::Executor,
-    http::conditions::take_conditions,
+    http::{cache_control::RequestDirectives, conditions::take_conditions, storing::after},
     key::CacheKey,
     store::{Refresh, StoredResponse},
     trace::FetchSpan,
@@ -20,7 +20,7 @@ use crate::{
 pub(super) enum Refreshing {
     Begin(Refresher),
     /// Another refresh of it is under way or failed a moment ago, too many others are under way, or
-    /// the request is not one that refreshes.
+    /// the request is not one that refreshes, and no probe.
     NotNow,
     /// Nothing can run in the background here.
     Impossible,
@@ -28,10 +28,19 @@ pub(super) enum Refreshing {
 
 /// One refresh in the background: the right to do it, and its place among all others.
 pub(crate) struct Refresher {
-    right: Refresh,
+    /// `None`: a probe by a request whose response is not stored.
+    right: Option<Refresh>,
     /// `None`: a probe, of which there is one at a time.
     _place: Option<OwnedSemaphorePermit>,
     deadline: Instant,
+}
+
+/// Whether the response to a request with these directives may take the place of what is stored.
+///
+/// That to HEAD cannot, and the service below may be one for HEAD alone, which must not be sent a GET. That to
+/// `no-store` must not be stored (RFC 9111 §5.2.1.5).
+pub(super) fn refreshes(head: &Parts, wishes: Option<&RequestDirectives>) -> bool {
+    head.method != Method::HEAD && wishes.is_none_or(|wishes| !wishes.no_store)
 }
 
 /// Tells observers of a refresh, and how it ended when it is dropped.
@@ -56,37 +65,45 @@ impl Drop for RefreshWatch {
 
 impl Refresher {
     /// `is_probe`: it is how the end of an outage is found out. Neither the pause after a failure nor refreshes that
-    /// hang keep it from that.
-    pub(super) fn claim(question: &Question<'_>, stored: &Arc<StoredResponse>, is_probe: bool) -> Refreshing {
+    /// hang keep it from that, nor that the request [refreshes](refreshes) nothing.
+    pub(super) fn claim(
+        question: &Question<'_>,
+        stored: &Arc<StoredResponse>,
+        wishes: Option<&RequestDirectives>,
+        is_probe: bool,
+    ) -> Refreshing {
         let Question { head, settings, now, .. } = *question;
         if !Executor::is_available() {
             return Refreshing::Impossible;
         }
-        // The response to HEAD cannot take the place of a stored one, and the service below may be
-        // one for HEAD alone, which must not be sent a GET.
-        if head.method == Method::HEAD {
-            return Refreshing::NotNow;
-        }
         let deadline = settings.refresh_deadline;
+        if !refreshes(head, wishes) {
+            let deadline = after(now, deadline);
+            let begun = || Refreshing::Begin(Self { right: None, _place: None, deadline });
+            return if is_probe { begun() } else { Refreshing::NotNow };
+        }
         let place = Arc::clone(&settings.refreshes).try_acquire_owned().ok();
         if place.is_none() && !is_probe {
             return Refreshing::NotNow;
         }
         match Refresh::claim(stored, now, deadline, settings.health.key_pause(), is_probe) {
             Some(right) => {
-                let deadline = crate::http::storing::after(now, deadline);
-                Refreshing::Begin(Self { right, _place: place, deadline })
+                Refreshing::Begin(Self { right: Some(right), _place: place, deadline: after(now, deadline) })
             }
             None => Refreshing::NotNow,
         }
     }
 
     /// For a response that is still fresh. `None`: it is served without a refresh.
-    pub(super) fn claim_ahead(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Option<Self> {
+    pub(super) fn claim_ahead(
+        question: &Question<'_>,
+        stored: &Arc<StoredResponse>,
+        wishes: Option<&RequestDirectives>,
+    ) -> Option<Self> {
         if !question.settings.health.is_up(question.head) {
             return None;
         }
-        match Self::claim(question, stored, false) {
+        match Self::claim(question, stored, wishes, false) {
             Refreshing::Begin(refresher) => Some(refresher),
             Refreshing::NotNow | Refreshing::Impossible => None,
         }
@@ -105,6 +122,9 @@ impl Refresher {
             _ => exchange::Purpose::Refresh,
         };
         let mut asked = asked.for_purpose(purpose).without_conditions();
+        if self.right.is_none() {
+            asked = asked.private();
+        }
         asked.end_at(self.deadline);
         head.extensions.insert(asked);
         Request::from_parts(head, body)
@@ -128,7 +148,7 @@ impl Refresher {
                 let Ok(response) = response.await else { return exchange::RefreshResult::Failed };
                 let status = response.status();
                 if response.extensions().get::<exchange::Refused>().is_none() {
-                    right.note_response();
+                    right.iter_mut().for_each(Refresh::note_response);
                 }
                 read_at_most(limit, response.into_body()).await;
                 exchange::RefreshResult::Responded(status)

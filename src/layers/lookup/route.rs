@@ -19,7 +19,6 @@ use crate::{
     },
     key::{self, KeyExtractor},
     layers::{
-        derived_key::WithoutKey,
         invalidation::{Invalidation, pass_on},
         service::ResponseFuture,
     },
@@ -331,7 +330,7 @@ where
             && stored.is_fresh(question.now)
         {
             let served = answer::from_store(stored, question, CacheStatus::hit());
-            return match Refresher::claim_ahead(question, stored) {
+            return match Refresher::claim_ahead(question, stored, wishes.as_ref()) {
                 Some(refresher) => {
                     Err(Open::Refresh(served, refresher, self.asked_ahead(reading, stored, question)))
                 }
@@ -350,11 +349,11 @@ where
                 return self.respond_stale(way, stored, question, asked, wishes);
             }
             select::Found::Refreshable(stored, asked) => {
-                let way = Way::of_refreshable(question, stored);
+                let way = Way::of_refreshable(question, stored, wishes.as_ref());
                 return self.respond_stale(way, stored, question, asked, wishes);
             }
             select::Found::Fallback(stored, asked) => {
-                let way = Way::of_fallback(question, stored);
+                let way = Way::of_fallback(question, stored, wishes.as_ref());
                 return self.respond_stale(way, stored, question, asked, wishes);
             }
             select::Found::Nothing(asked) => asked,
@@ -419,7 +418,11 @@ where
             return route.passed(request);
         }
         let (mut head, body) = request.into_parts();
-        let rule = self.rule_said(edition, &head, detail);
+        // Before what follows changes the request. No response says that of a refresh.
+        let rule = match open {
+            Open::Forward(..) => self.rule_said(edition, &head, detail),
+            _ => None,
+        };
         key::prepare(edition.unwrap_or(&*self.extractor), key, &mut head);
         remove_upgrade(&mut head.headers);
         match open {
@@ -445,8 +448,9 @@ where
         }
     }
 
-    /// Makes it a request on behalf of all clients, unless the response is known to be for this one alone:
-    /// then the request passes untouched. Returns what there is to do with the response.
+    /// Makes it a request on behalf of all clients, unless the response is known to be for this one alone: then
+    /// nothing of the request is changed but what it asks of the layers below. Returns what there is to do with the
+    /// response.
     fn prepare(
         &self,
         head: &mut Parts,
@@ -476,9 +480,8 @@ where
         let why = alone.unwrap_or(asked.why());
         match alone {
             None => _ = head.extensions.insert(asked),
-            // Neither stored nor shared, but what is stored may stand in for a failure.
-            Some(_) if asked.candidate().is_some() => _ = head.extensions.insert(asked.private()),
-            Some(_) => _ = head.extensions.insert(WithoutKey),
+            // Neither stored nor shared, but a fetch with its limits, and what is stored may stand in for a failure.
+            Some(_) => _ = head.extensions.insert(asked.private()),
         }
         let is_done = conditions.is_none() && alone.is_none() && self.settings.leaves_responses(detail);
         (!is_done).then(|| Then {

@@ -252,7 +252,10 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         }
         let wants_newer = wishes.is_some_and(|wishes| wishes.no_cache);
         let is_fresh = part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
-        let purpose = match wants_newer || is_fresh {
+        // What another layer below finds may be too old for it, as what is stored here is.
+        let is_for_origin =
+            wishes.is_some_and(|wishes| wishes.max_age.is_some() || wishes.min_fresh.is_some());
+        let purpose = match wants_newer || is_fresh || is_for_origin {
             true => exchange::Purpose::Forced,
             false if question.head.extensions.get::<exchange::WarmUp>().is_some() => {
                 exchange::Purpose::WarmUp

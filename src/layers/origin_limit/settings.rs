@@ -21,17 +21,14 @@ use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
     exchange::{
-        CacheRequest, Purpose, Refused, ResponseFacts,
+        self,
         failures::FailurePolicy,
         status::{CacheStatus, Forward},
     },
     executor::Executor,
     http::{response_fields, storing::after},
     key::CacheKey,
-    origin::{
-        Attempt, AttemptOutcome, DEFAULT_CLASS, Entered, Entrance, Gate, Kind, LOWEST_CLASS, OriginHealth,
-        Permit, Priority, Refusal, Waiting, key_hash,
-    },
+    origin,
 };
 
 type Exempt = dyn Fn(&Parts) -> bool + Send + Sync;
@@ -47,10 +44,10 @@ pub(super) struct Settings {
     pub(super) retry_after: Duration,
     /// `None`: all responses are passed on as they come.
     pub(super) hold_until_complete: Option<usize>,
-    pub(super) priority: Priority,
+    pub(super) priority: origin::Priority,
     pub(super) exempt: Option<Arc<Exempt>>,
     pub(super) failures: FailurePolicy,
-    health: OriginHealth,
+    health: origin::OriginHealth,
     health_is_given: bool,
     /// Whether attempts are reported, and asked about, at all.
     reports: bool,
@@ -84,10 +81,10 @@ impl Settings {
             max_read_pause: Duration::from_secs(90),
             retry_after: Duration::from_secs(1),
             hold_until_complete: None,
-            priority: Priority::default(),
+            priority: origin::Priority::default(),
             exempt: None,
             failures: FailurePolicy::default(),
-            health: OriginHealth::new(),
+            health: origin::OriginHealth::new(),
             health_is_given: false,
             reports: true,
             holders: Arc::default(),
@@ -100,16 +97,16 @@ impl Settings {
         self.setting_of_limit = Some(name);
     }
 
-    pub(super) fn give_health(&mut self, health: OriginHealth) {
+    pub(super) fn give_health(&mut self, health: origin::OriginHealth) {
         (self.health, self.health_is_given, self.holders) = (health, true, Arc::default());
     }
 
-    pub(super) fn share_health(&mut self, health: &OriginHealth) {
+    pub(super) fn share_health(&mut self, health: &origin::OriginHealth) {
         self.reports = !health.is_group();
         self.health = match self.reports {
             true => health.clone(),
             // Those of the group are reported to below.
-            false => OriginHealth::unwatched(),
+            false => origin::OriginHealth::unwatched(),
         };
     }
 
@@ -122,7 +119,7 @@ impl Settings {
         !self.is_under_own_layer
     }
 
-    pub(super) const fn health(&self) -> &OriginHealth {
+    pub(super) const fn health(&self) -> &origin::OriginHealth {
         &self.health
     }
 
@@ -135,7 +132,7 @@ impl Settings {
         self.max_attempts.is_some() || self.health.is_limited()
     }
 
-    pub(super) fn classes(&self) -> Option<&Priority> {
+    pub(super) fn classes(&self) -> Option<&origin::Priority> {
         Some(&self.priority).filter(|_| self.is_limited())
     }
 
@@ -195,7 +192,7 @@ impl Settings {
 
     /// Where a request is to enter, and as what. `None`: its head has to be looked at for that.
     #[inline]
-    pub(super) fn entrance<B>(&self, request: &Request<B>) -> Option<(&Arc<Gate>, Entrance)> {
+    pub(super) fn entrance<B>(&self, request: &Request<B>) -> Option<(&Arc<origin::Gate>, origin::Entrance)> {
         let gate = self.health.only_gate().filter(|_| self.exempt.is_none())?;
         let entrance = of_extensions(request.extensions());
         // The callers that share a place have said their classes.
@@ -203,7 +200,10 @@ impl Settings {
     }
 
     /// The same for any request, which it returns again: a head by itself is to be had in no other way.
-    pub(super) fn entrance_of<B>(&self, request: Request<B>) -> (Request<B>, Arc<Gate>, Entrance) {
+    pub(super) fn entrance_of<B>(
+        &self,
+        request: Request<B>,
+    ) -> (Request<B>, Arc<origin::Gate>, origin::Entrance) {
         if let Some((gate, entrance)) = self.entrance(&request) {
             return (request, Arc::clone(gate), entrance);
         }
@@ -213,7 +213,7 @@ impl Settings {
             true => self.priority.class(&head),
             false => entrance.class,
         };
-        let entrance = Entrance { class, is_exempt: self.is_exempt(&head), ..entrance };
+        let entrance = origin::Entrance { class, is_exempt: self.is_exempt(&head), ..entrance };
         let gate = self.health.gate(&head);
         (Request::from_parts(head, body), gate, entrance)
     }
@@ -228,8 +228,8 @@ impl Settings {
     /// which needs no permit then.
     pub(super) async fn admit<F, B, E>(
         self: Arc<Self>,
-        gate: Arc<Gate>,
-        entrance: Entrance,
+        gate: Arc<origin::Gate>,
+        entrance: origin::Entrance,
         is_over: fn(&B) -> bool,
         call: impl FnOnce() -> F,
     ) -> Result<Response<Body<B>>, E>
@@ -252,8 +252,8 @@ impl Settings {
                 Ok(ended) => ended,
                 Err(_) if call.may_go_on() => call.ended().await,
                 Err(_) => {
-                    call.end(AttemptOutcome::TimedOut);
-                    return Ok(refused(Refused::AttemptTimeout, Duration::ZERO));
+                    call.end(origin::AttemptOutcome::TimedOut);
+                    return Ok(refused(exchange::Refused::AttemptTimeout, Duration::ZERO));
                 }
             },
         };
@@ -261,24 +261,24 @@ impl Settings {
         if ended.as_ref().is_none_or(|ended| ended.settings.settles_length()) {
             response_fields::settle_length(&mut response);
         }
-        ResponseFacts::note_attempt(response.extensions_mut(), began);
+        exchange::ResponseFacts::note_attempt(response.extensions_mut(), began);
         let permit = ended.map(|ended| ended.permit).filter(|_| !is_over(response.body()));
         Ok(response.map(|body| hold(&holders, permit, body)))
     }
 
     async fn enter(
         &self,
-        gate: &Arc<Gate>,
-        entrance: Entrance,
+        gate: &Arc<origin::Gate>,
+        entrance: origin::Entrance,
         holders: &Holders,
-    ) -> Result<Attempt, Refusal> {
+    ) -> Result<origin::Attempt, origin::Refusal> {
         let now = Instant::now();
         // No runtime, no clock: the wait is bounded by the queue alone.
         let leave_at = Executor::is_available().then(|| self.leave_at(entrance.deadline, now));
-        match gate.enter(Entrance { leave_at, ..entrance }, now) {
-            Entered::Admitted(attempt) => Ok(attempt),
-            Entered::Refused(refusal) => Err(refusal),
-            Entered::Queued(waiting) => match leave_at {
+        match gate.enter(origin::Entrance { leave_at, ..entrance }, now) {
+            origin::Entered::Admitted(attempt) => Ok(attempt),
+            origin::Entered::Refused(refusal) => Err(refusal),
+            origin::Entered::Queued(waiting) => match leave_at {
                 None => waiting.await,
                 Some(leave_at) => self.wait(gate, waiting, leave_at, holders).await,
             },
@@ -294,11 +294,11 @@ impl Settings {
 
     async fn wait(
         &self,
-        gate: &Arc<Gate>,
-        mut waiting: Waiting,
+        gate: &Arc<origin::Gate>,
+        mut waiting: origin::Waiting,
         leave_at: Instant,
         holders: &Holders,
-    ) -> Result<Attempt, Refusal> {
+    ) -> Result<origin::Attempt, origin::Refusal> {
         loop {
             let next_look = match gate.is_full() {
                 true => holders.make_room(self.max_read_pause),
@@ -307,61 +307,73 @@ impl Settings {
             };
             match tokio::time::timeout_at(next_look.min(leave_at), &mut waiting).await {
                 Ok(result) => return result,
-                Err(_) if Instant::now() >= leave_at => return Err(Refusal::TooLate),
+                Err(_) if Instant::now() >= leave_at => return Err(origin::Refusal::TooLate),
                 Err(_) => {}
             }
         }
     }
 
-    pub(super) fn refuse<B>(&self, refusal: Refusal) -> Response<Body<B>> {
+    pub(super) fn refuse<B>(&self, refusal: origin::Refusal) -> Response<Body<B>> {
         const LEAST: Duration = Duration::from_secs(1);
         match refusal {
-            Refusal::QueueFull | Refusal::Busy => refused(Refused::QueueFull, self.retry_after),
-            Refusal::TooLate => refused(Refused::QueueTimeout, self.retry_after),
-            Refusal::HeldBack(why) => refused(why.into(), LEAST),
-            Refusal::Down { next_probe } => refused(Refused::OriginDown, next_probe.max(LEAST)),
+            origin::Refusal::QueueFull | origin::Refusal::Busy => {
+                refused(exchange::Refused::QueueFull, self.retry_after)
+            }
+            origin::Refusal::TooLate => refused(exchange::Refused::QueueTimeout, self.retry_after),
+            origin::Refusal::HeldBack(why) => refused(why.into(), LEAST),
+            origin::Refusal::Down { next_probe } => {
+                refused(exchange::Refused::OriginDown, next_probe.max(LEAST))
+            }
         }
     }
 }
 
-fn refused<B>(why: Refused, retry_after: Duration) -> Response<Body<B>> {
+fn refused<B>(why: exchange::Refused, retry_after: Duration) -> Response<Body<B>> {
     why.to_response(retry_after, CacheStatus::forwarded(Forward::Miss))
 }
 
 /// What a request asks of the cache decides what its attempt is.
-fn of_extensions(extensions: &Extensions) -> Entrance {
-    let Some(asked) = extensions.get::<CacheRequest>() else {
-        let key = extensions.get::<CacheKey>().map(|key| key_hash(key.as_bytes()));
-        let pass = CacheRequest::bare_pass(extensions).cloned();
-        let is_shared = CacheRequest::is_bare_of_flight(extensions);
-        return Entrance { key, pass, class: DEFAULT_CLASS, is_shared, ..Entrance::default() };
+fn of_extensions(extensions: &Extensions) -> origin::Entrance {
+    let Some(asked) = extensions.get::<exchange::CacheRequest>() else {
+        let key = extensions.get::<CacheKey>().map(|key| origin::key_hash(key.as_bytes()));
+        let pass = exchange::CacheRequest::bare_pass(extensions).cloned();
+        let is_shared = exchange::CacheRequest::is_bare_of_flight(extensions);
+        return origin::Entrance {
+            key,
+            pass,
+            class: origin::DEFAULT_CLASS,
+            is_shared,
+            ..origin::Entrance::default()
+        };
     };
     let place = asked.place().cloned();
-    Entrance {
+    origin::Entrance {
         // The best of those that share the place, if there is one.
-        class: if place.is_some() { LOWEST_CLASS } else { DEFAULT_CLASS },
+        class: if place.is_some() { origin::LOWEST_CLASS } else { origin::DEFAULT_CLASS },
         is_shared: asked.is_of_flight(),
         place,
-        key: Some(key_hash(asked.key().as_bytes())),
+        key: Some(origin::key_hash(asked.key().as_bytes())),
         has_stale: asked.has_stale(),
         kind: kind_of(asked.purpose()),
         last_cost: asked.last_cost(),
         pass: asked.origin_pass().cloned(),
         deadline: asked.deadline(),
-        ..Entrance::default()
+        ..origin::Entrance::default()
     }
 }
 
-const fn kind_of(purpose: Purpose) -> Kind {
+const fn kind_of(purpose: exchange::Purpose) -> origin::Kind {
     match purpose {
-        Purpose::RefreshAhead => Kind::RefreshAhead,
-        Purpose::WarmUp => Kind::WarmUp,
-        Purpose::Client | Purpose::Forced | Purpose::Refresh => Kind::Request,
+        exchange::Purpose::RefreshAhead => origin::Kind::RefreshAhead,
+        exchange::Purpose::WarmUp => origin::Kind::WarmUp,
+        exchange::Purpose::Client | exchange::Purpose::Forced | exchange::Purpose::Refresh => {
+            origin::Kind::Request
+        }
     }
 }
 
 /// Keeps the permit until the body is complete, or is no longer read.
-fn hold<B: ResponseBody>(holders: &Holders, permit: Option<Permit>, body: B) -> Body<B> {
+fn hold<B: ResponseBody>(holders: &Holders, permit: Option<origin::Permit>, body: B) -> Body<B> {
     match permit {
         Some(permit) if !body.is_end_stream() => Body::shared(holders.hold(permit, body)),
         _ => Body::inner(body),
@@ -394,7 +406,7 @@ impl Settings {
             return Vec::new();
         }
         let some = |is_given: bool| option(is_given.then_some("some"), str::to_owned);
-        let class = if priority.is_given() { "some".to_owned() } else { DEFAULT_CLASS.to_string() };
+        let class = if priority.is_given() { "some".to_owned() } else { origin::DEFAULT_CLASS.to_string() };
         vec![
             ("OriginLimitLayer::max_queue", max_queue.to_string()),
             ("OriginLimitLayer::max_queue_wait", span(*max_queue_wait)),

@@ -2,12 +2,15 @@
 
 use std::{
     fmt,
+    future::Future,
+    panic::AssertUnwindSafe,
     sync::{Arc, OnceLock, atomic::AtomicBool, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use futures_util::FutureExt;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     breaker::Breaker,
@@ -20,7 +23,7 @@ use crate::store::Compression;
 use crate::{
     build_error::BuildError,
     observe::{NamedCounters, TierRead, TierStanding, TierStatus, TierWrite},
-    remote::Remote,
+    remote::{Remote, RemoteError},
     sequence::{Journal, Sequence},
     store::{Envelope, EnvelopeError},
     trace,
@@ -117,8 +120,9 @@ impl TierBuilder {
     }
 
     /// Whether nodes take turns: of several that need the same response, and have nothing stale to serve, one asks
-    /// the origin, and the others look into the tier after 25, 50, 100, … ms, for up to two seconds, or up to
-    /// [`stale_after`](crate::CoalesceLayer::stale_after) if that is less. Then they ask the origin as well. The
+    /// the origin, and the others look into the tier after 25, 50, 100, … ms. They do so for two seconds,
+    /// [`stale_after`](crate::CoalesceLayer::stale_after), or half of
+    /// [`wait_at_most`](crate::CoalesceLayer::wait_at_most), the least of these; then they ask the origin as well. The
     /// node that asks has ten seconds for it. Default: no, each node asks the origin by itself.
     ///
     /// It takes two calls of the remote more for each fetch.
@@ -244,6 +248,19 @@ impl Settings {
             return envelope.to_compressed_bytes(compression);
         }
         envelope.to_bytes()
+    }
+}
+
+/// Waits for a call of the remote until then. It may hang, and panic at once.
+pub(super) async fn until<T>(
+    deadline: Instant,
+    call: impl Future<Output = Result<T, RemoteError>>,
+) -> Result<T, RemoteError> {
+    let limit = deadline.saturating_duration_since(Instant::now());
+    match timeout_at(deadline, AssertUnwindSafe(call).catch_unwind()).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(RemoteError::Failed("it panicked".into())),
+        Err(_) => Err(RemoteError::Timeout(limit)),
     }
 }
 

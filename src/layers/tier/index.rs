@@ -96,6 +96,14 @@ impl KnownIndexes {
         self.0.get(&Id::of_key(key)).unwrap_or_default()
     }
 
+    /// Adds a set to those of a key.
+    pub(super) fn learn(&self, key: &CacheKey, names: &Names) {
+        let mut index = self.of(key);
+        if index.add(names) {
+            self.note(key, &index);
+        }
+    }
+
     pub(super) fn note(&self, key: &CacheKey, index: &Index) {
         if !index.0.is_empty() {
             self.0.insert(Id::of_key(key), index.clone());

@@ -11,7 +11,7 @@ use std::{
 
 use http::{Request, Response, request::Parts};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -20,7 +20,7 @@ use super::{
     clock::Clock,
     handle::{Shared, Tier},
     keys::{self, Id},
-    lease::{Lease, PATIENCE, Pauses, Turn},
+    lease,
     read::{self, Usable, Wanted},
     write::FetchWriter,
 };
@@ -66,7 +66,7 @@ impl<St: Store> TierLayer<St> {
     /// If the store keeps no texts of tags and URLs, or the tier serves another store.
     pub fn new(store: St, tier: Tier) -> Result<Self, BuildError> {
         tier.serve(store.sequence())?;
-        let (health, patience, is_over_own_layer) = (None, PATIENCE, false);
+        let (health, patience, is_over_own_layer) = (None, lease::PATIENCE, false);
         Ok(Self { shared: Arc::new(Reader { store, tier, health, patience, is_over_own_layer }) })
     }
 
@@ -79,7 +79,7 @@ impl<St: Store> TierLayer<St> {
 
     /// Waits no longer than this for the fetch of another node.
     pub(crate) fn waiting_at_most(self, limit: Option<Duration>) -> Self {
-        self.set(|shared| shared.patience = limit.map_or(PATIENCE, |limit| limit.min(PATIENCE)))
+        self.set(|shared| shared.patience = limit.map_or(lease::PATIENCE, |limit| limit.min(lease::PATIENCE)))
     }
 
     /// Says that the service below is a layer of this crate.
@@ -248,15 +248,17 @@ impl<St: Store> Reader<St> {
             self.tier().note_idle(idle);
             return Way::On;
         }
-        // Only the origin will do for a request that must be validated end to end, and only it can answer the
-        // conditions of a client here.
+        // Only the origin will do for a request that must be validated end to end. What `Lookup` can judge of the
+        // conditions of a client it has taken out.
         let is_for_origin =
             asked.purpose() == Purpose::Forced || asked.is_hit_for_miss() || !asked.facts().is_for_all();
         if !is_for_origin {
             return Way::Look;
         }
+        // What the marker stands for has removed what was there.
+        let may_be_there = !asked.is_hit_for_miss();
         let asked = asked.into_owned();
-        self.write_behind(head, asked, (None, None));
+        self.write_behind(head, asked, FetchWriter::new(self.tier(), None, may_be_there));
         Way::On
     }
 
@@ -264,9 +266,9 @@ impl<St: Store> Reader<St> {
         &self,
         head: &mut Parts,
         asked: exchange::CacheRequest,
-        (clock, lease): (Option<Clock>, Option<Lease>),
+        writer: FetchWriter,
     ) -> Arc<FetchWriter> {
-        let writer = Arc::new(FetchWriter::new(self.tier(), clock, lease));
+        let writer = Arc::new(writer);
         head.extensions.insert(asked.written_behind(Arc::clone(&writer) as Arc<dyn WriteBehind>));
         writer
     }
@@ -282,6 +284,7 @@ impl<St: Store> Reader<St> {
             true => self.wait_for_turn(&asked, &fields, (clock, usable)).await,
             false => (clock, usable, None),
         };
+        let may_be_there = !matches!(usable, Usable::Nothing(TierRead::Miss));
         let asked = self.with(asked, usable);
         match clock {
             // Of a response whose time on the clock of the remote is not known others could not tell the age.
@@ -289,7 +292,10 @@ impl<St: Store> Reader<St> {
                 head.extensions.insert(asked);
                 None
             }
-            clock => Some(self.write_behind(head, asked, (clock, lease))),
+            clock => {
+                let writer = FetchWriter::new(self.tier(), clock, may_be_there).holding(lease);
+                Some(self.write_behind(head, asked, writer))
+            }
         }
     }
 
@@ -299,28 +305,33 @@ impl<St: Store> Reader<St> {
         asked: &exchange::CacheRequest,
         fields: &RequestFields<'_>,
         (mut clock, mut usable): (Option<Clock>, Usable),
-    ) -> (Option<Clock>, Usable, Option<Lease>) {
+    ) -> (Option<Clock>, Usable, Option<lease::Lease>) {
         let key = self.lease_key(asked.key(), fields);
-        let mut pauses = Pauses::within(self.patience(asked));
-        loop {
-            let lease = match self.tier().take_turn(&key).await {
-                Turn::Own(None) => return (clock, usable, None),
-                Turn::Own(lease) => lease,
-                Turn::Other => {
-                    let Some(pause) = pauses.next(fastrand::f64()) else { return (clock, usable, None) };
-                    sleep(pause).await;
+        let deadline = Instant::now() + self.patience(asked);
+        let mut pauses = lease::Pauses::new();
+        // The time that the remote takes counts.
+        while Instant::now() < deadline {
+            let lease = match timeout_at(deadline, self.tier().take_turn(&key)).await {
+                Err(_) | Ok(lease::Turn::Own(None)) => break,
+                Ok(lease::Turn::Own(lease)) => lease,
+                Ok(lease::Turn::Other) => {
+                    sleep_until(deadline.min(Instant::now() + pauses.next(fastrand::f64()))).await;
                     None
                 }
             };
             // With a lease as well: another node may have given it back between the two calls.
-            (clock, usable) = self.look_once(asked, fields).await;
+            match timeout_at(deadline, self.look_once(asked, fields)).await {
+                Ok(looked) => (clock, usable) = looked,
+                Err(_) => return (clock, usable, lease),
+            }
             if !needs_turn(clock, &usable, asked) {
-                return (clock, usable, None);
+                break;
             }
             if lease.is_some() {
                 return (clock, usable, lease);
             }
         }
+        (clock, usable, None)
     }
 
     async fn look_once(

@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::time::Instant;
 
-use super::handle::Shared;
+use super::handle::{Shared, until};
 
 /// So long a node that fetches keeps others from it: after that it may have died.
 const LIFETIME: Duration = Duration::from_secs(10);
@@ -46,17 +46,18 @@ impl Shared {
         let token = fastrand::u64(..);
         // Before it is asked: it may be given, and the answer lost.
         let lease = Lease { key: key.to_vec(), token, tier: Arc::downgrade(self) };
-        match timeout(BOUND, self.remote.lease(key, token, LIFETIME)).await {
-            Ok(Ok(true)) => {
+        let answer = until(Instant::now() + BOUND, async { self.remote.lease(key, token, LIFETIME).await });
+        match answer.await {
+            Ok(true) => {
                 breaker.succeeded();
                 Turn::Own(Some(lease))
             }
-            Ok(Ok(false)) => {
+            Ok(false) => {
                 breaker.succeeded();
                 lease.forget();
                 Turn::Other
             }
-            Ok(Err(_)) | Err(_) => {
+            Err(_) => {
                 breaker.failed();
                 Turn::Own(None)
             }
@@ -69,7 +70,7 @@ impl Shared {
         let tier = Arc::clone(self);
         runtime.spawn(async move {
             // Else it ends by itself.
-            _ = timeout(BOUND, tier.remote.release(&key, token)).await;
+            _ = until(Instant::now() + BOUND, async { tier.remote.release(&key, token).await }).await;
         });
     }
 }
@@ -95,23 +96,19 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// The pauses between looks, which add up to no more than a bound.
-pub(super) struct Pauses {
-    next: Duration,
-    left: Duration,
-}
+/// The pauses between looks.
+pub(super) struct Pauses(Duration);
 
 impl Pauses {
-    pub(super) fn within(limit: Duration) -> Self {
-        Self { next: FIRST_PAUSE, left: limit }
+    pub(super) const fn new() -> Self {
+        Self(FIRST_PAUSE)
     }
 
-    /// Up to half of it longer or shorter, so that nodes do not ask at the same time. `None`: it was long enough.
-    pub(super) fn next(&mut self, random: f64) -> Option<Duration> {
-        let pause = self.next.mul_f64(0.5 + random).min(self.left);
-        self.next = self.next.saturating_mul(2);
-        self.left -= pause;
-        (!pause.is_zero()).then_some(pause)
+    /// Up to half of it longer or shorter, so that nodes do not ask at the same time.
+    pub(super) fn next(&mut self, random: f64) -> Duration {
+        let pause = self.0.mul_f64(0.5 + random);
+        self.0 = self.0.saturating_mul(2).min(PATIENCE);
+        pause
     }
 }
 
@@ -120,15 +117,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_and_add_up_to_the_limit() {
-        let pauses = |random, limit| {
-            let mut pauses = Pauses::within(Duration::from_millis(limit));
-            let millis: Vec<_> =
-                std::iter::from_fn(|| pauses.next(random)).map(|pause| pause.as_millis()).collect();
-            millis
+    fn pauses_double() {
+        let pauses = |random| {
+            let mut pauses = Pauses::new();
+            [(); 4].map(|()| pauses.next(random).as_millis())
         };
-        assert_eq!(pauses(0.5, 400), [25, 50, 100, 200, 25]);
-        assert_eq!(pauses(0.0, 100), [12, 25, 50, 12]);
-        assert!(pauses(1.0, 0).is_empty());
+        assert_eq!(pauses(0.5), [25, 50, 100, 200]);
+        assert_eq!(pauses(0.0), [12, 25, 50, 100]);
     }
 }

@@ -69,8 +69,12 @@
 //! | nothing, something purged, another key or variant, anything broken | the origin is asked |
 //! | no answer: the remote is slow, late, full or gone | the origin is asked. A remote that has no bound of its own is left after a second |
 //!
-//! * A request with `no-cache` or another directive that demands validation, one with conditions (RFC 9110 §13) or
-//!   several ranges, and one whose responses could not be shared a moment ago, are not looked for.
+//! * Credentials count as they do for what is stored here: a response that is not for requests with such ones is not there
+//!   for them (RFC 9111 §3.5).
+//! * Conditions of a request (RFC 9110 §13) are judged on what is found, as on what is stored here.
+//! * Not looked for: a request with [`no-cache`, `max-age` or `min-fresh`](crate::LookupLayer::request_directives), where
+//!   these are followed; one for several ranges, or for a range under a condition; and one whose responses could not be
+//!   shared a moment ago.
 //! * HEAD and a single range are answered by a whole response. Parts (206) are not written.
 //! * **Age** is counted by the clock of the remote, by which all nodes date what they write: their own clocks are not
 //!   compared. What errs by a round trip errs towards older. A response that is dated more than a second ahead of that
@@ -82,9 +86,9 @@
 //! What a fetch has stored, or a 304 has prolonged, and nothing that came from the tier itself. It waits in a queue of
 //! [1,024 responses](TierBuilder::max_queued) and [32 MiB](TierBuilder::max_queued_bytes), is written four at a time,
 //! and stays for its lifetime and windows. The newest is dropped where there is no room, and a newer response takes the
-//! place of an older one of the same. What is purged before its turn is not written. If the origin sends something
-//! instead that is not stored, what the tier has is removed. A fetch for which the tier did not answer writes nothing,
-//! since no time on its clock is known.
+//! place of an older one of the same. Changes under one key are made in their order. What is purged before its turn is
+//! not written. If the origin sends something instead that is not stored, what the tier has is removed, while it can be
+//! reached. A fetch for which the tier did not answer writes nothing, since no time on its clock is known.
 //!
 //! # Failures
 //!

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -41,7 +41,10 @@ impl Change {
     fn bytes(&self) -> u64 {
         match self {
             Self::Write { response, .. } => response.bytes() as u64,
-            Self::Remove { .. } => 0,
+            Self::Remove { request } => {
+                let bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+                request.iter().map(bytes).sum::<usize>() as u64
+            }
         }
     }
 }
@@ -49,8 +52,22 @@ impl Change {
 /// A change under a key.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) key: CacheKey,
-    pub(super) change: Change,
+    key: CacheKey,
+    /// Of the key. What has the same is done in its order: a removal is about all variants.
+    place: Id,
+    change: Change,
+    bytes: u64,
+}
+
+impl Job {
+    pub(super) fn new(key: &CacheKey, change: Change) -> Self {
+        let bytes = change.bytes().saturating_add(key.as_bytes().len() as u64);
+        Self { key: key.clone(), place: Id::of_key(key), change, bytes }
+    }
+
+    pub(super) fn into_parts(self) -> (CacheKey, Change) {
+        (self.key, self.change)
+    }
 }
 
 /// What came of adding a job.
@@ -82,7 +99,7 @@ pub(super) struct Queue {
 struct State {
     waiting: HashMap<Id, Job>,
     order: VecDeque<Id>,
-    /// Being written now. The next change of the same waits for that.
+    /// The places of what is being written now. The next change there waits for that.
     busy: HashSet<Id>,
     /// Of all that is waiting or being written.
     bytes: u64,
@@ -98,10 +115,10 @@ impl Queue {
     pub(super) fn add(&self, id: Id, job: Job) -> Added {
         let mut state = self.state.lock();
         let (replaced_bytes, is_new) = match state.waiting.get(&id) {
-            Some(waiting) => (waiting.change.bytes(), false),
+            Some(waiting) => (waiting.bytes, false),
             None => (0, true),
         };
-        let bytes = (state.bytes - replaced_bytes).saturating_add(job.change.bytes());
+        let bytes = (state.bytes - replaced_bytes).saturating_add(job.bytes);
         let has_room = bytes <= self.bounds.bytes;
         if !has_room || is_new && state.waiting.len() + state.busy.len() >= self.bounds.entries {
             // Dropped where nothing is locked, as is what it replaces.
@@ -111,9 +128,10 @@ impl Queue {
         }
         state.bytes = bytes;
         let replaced = state.waiting.insert(id, job);
-        if is_new {
-            state.order.push_back(id);
+        if !is_new {
+            state.order.retain(|other| *other != id);
         }
+        state.order.push_back(id);
         drop(state);
         drop(replaced);
         if is_new { Added::New } else { Added::Replaced }
@@ -134,10 +152,9 @@ impl Queue {
     {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.begin_writer() {
-            let (mut writer, write) = (Writer { queue: Arc::clone(self), is_counted: true }, write);
+            let mut writer = Writer { queue: Arc::clone(self), is_counted: true };
             runtime.spawn(async move {
-                while let Some(taken) = writer.next() {
-                    let (job, _busy) = taken;
+                while let Some((job, _busy)) = writer.next() {
                     pin!(write(job)).await;
                 }
             });
@@ -167,9 +184,9 @@ impl Queue {
         (state.waiting.len() + state.busy.len(), state.bytes)
     }
 
-    fn settled(&self, id: Id, bytes: u64) {
+    fn settled(&self, place: Id, bytes: u64) {
         let mut state = self.state.lock();
-        state.busy.remove(&id);
+        state.busy.remove(&place);
         state.bytes -= bytes;
         let is_idle = state.waiting.is_empty() && state.busy.is_empty();
         drop(state);
@@ -194,19 +211,20 @@ impl Writer {
         if next.is_none() && std::mem::take(&mut self.is_counted) {
             state.writers -= 1;
         }
-        let (id, job) = next?;
-        let busy = Busy { queue: Arc::clone(&self.queue), id, bytes: job.change.bytes() };
+        let job = next?;
+        let busy = Busy { queue: Arc::clone(&self.queue), place: job.place, bytes: job.bytes };
         Some((job, busy))
     }
 }
 
 impl State {
-    fn next(&mut self) -> Option<(Id, Job)> {
-        let at = self.order.iter().position(|id| !self.busy.contains(id))?;
+    fn next(&mut self) -> Option<Job> {
+        let is_free = |id: &Id| self.waiting.get(id).is_some_and(|job| !self.busy.contains(&job.place));
+        let at = self.order.iter().position(is_free)?;
         let id = self.order.remove(at)?;
         let job = self.waiting.remove(&id)?;
-        self.busy.insert(id);
-        Some((id, job))
+        self.busy.insert(job.place);
+        Some(job)
     }
 }
 
@@ -221,12 +239,12 @@ impl Drop for Writer {
 /// A job that is being written.
 struct Busy {
     queue: Arc<Queue>,
-    id: Id,
+    place: Id,
     bytes: u64,
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.queue.settled(self.id, self.bytes);
+        self.queue.settled(self.place, self.bytes);
     }
 }

@@ -1,28 +1,28 @@
 //! What the remote has for a request, and what of it can be used here.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use http::HeaderMap;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{
     clock::Clock,
-    handle::Shared,
+    handle::{Shared, until},
     index::Index,
     keys::{self, Names},
 };
 use crate::{
-    http::{request_fields::RequestFields, vary::Forms},
+    http::{not_stored::NotStored, request_fields::RequestFields, vary::Forms},
     key::CacheKey,
     observe::TierRead,
     remote::{RemoteError, RemoteRead},
-    store::{Applied, Envelope, EnvelopeError, Lifetimes, Moment, RequestHeaders, Store, StoredResponse},
+    store::{self, Store},
 };
 
-/// A remote has a bound of its own for each call. This one is for those that have not.
-const READ_BOUND: Duration = Duration::from_secs(1);
+/// A remote has a bound of its own for each call. This one is for those that have not, and for all that is read for
+/// a request.
+pub(super) const READ_BOUND: Duration = Duration::from_secs(1);
 
 /// Sets of selecting fields that are tried in one read.
 const MAX_TRIED: usize = super::index::MAX_SETS;
@@ -39,23 +39,25 @@ pub(super) struct Wanted<'a> {
 /// answer.
 pub(super) struct Looked {
     pub(super) clock: Option<Clock>,
-    pub(super) envelope: Result<Envelope, TierRead>,
+    pub(super) envelope: Result<store::Envelope, TierRead>,
 }
 
 impl Shared {
-    /// Reads these keys. An error says why there is no answer.
-    pub(super) async fn read(&self, keys: &[Vec<u8>]) -> Result<(RemoteRead, Clock), TierRead> {
+    /// Reads these keys, and waits until then at most. An error says why there is no answer.
+    pub(super) async fn read(
+        &self,
+        keys: &[Vec<u8>],
+        deadline: Instant,
+    ) -> Result<(RemoteRead, Clock), TierRead> {
         let Some(breaker) = self.reading.call() else { return Err(TierRead::Open) };
         let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let sent_at = Instant::now();
-        // Called within: it may panic at once.
-        let read = AssertUnwindSafe(async { self.remote.read(&keys).await }).catch_unwind();
-        let answer = match timeout(READ_BOUND, read).await {
-            Ok(Ok(Ok(read))) if read.values.len() == keys.len() => {
+        let answer = match until(deadline, async { self.remote.read(&keys).await }).await {
+            Ok(read) if read.values.len() == keys.len() => {
                 Clock::new(read.now_ms, sent_at).map(|clock| (read, clock)).ok_or(TierRead::Failed)
             }
-            Ok(Ok(Err(RemoteError::Timeout(_)))) | Err(_) => Err(TierRead::Timeout),
-            Ok(_) => Err(TierRead::Failed),
+            Err(RemoteError::Timeout(_)) => Err(TierRead::Timeout),
+            _ => Err(TierRead::Failed),
         };
         match answer.is_ok() {
             true => breaker.succeeded(),
@@ -68,16 +70,17 @@ impl Shared {
     pub(super) async fn look(
         &self,
         wanted: Wanted<'_>,
-        stored_here: Option<&[Arc<StoredResponse>]>,
+        stored_here: Option<&[Arc<store::StoredResponse>]>,
     ) -> Looked {
         let Wanted { key, fields, .. } = wanted;
+        let deadline = Instant::now() + READ_BOUND;
         let mut index = self.indexes.of(key);
         for response in stored_here.into_iter().flatten() {
             response.selection().into_iter().for_each(|selection| _ = index.add(selection.fields()));
         }
         let mut asked = vec![self.naming().index(key), self.naming().variant(key, None)];
         asked.extend(self.variants(key, index.sets(), fields.fields));
-        let (first, clock) = match self.read(&asked).await {
+        let (first, clock) = match self.read(&asked, deadline).await {
             Ok(read) => read,
             Err(why) => return Looked { clock: None, envelope: Err(why) },
         };
@@ -90,7 +93,7 @@ impl Shared {
         unknown.iter().rev().for_each(|names| _ = index.add(names));
         self.indexes.note(key, &index);
         if !unknown.is_empty() {
-            match self.read(&self.variants(key, &unknown, fields.fields)).await {
+            match self.read(&self.variants(key, &unknown, fields.fields), deadline).await {
                 Ok((second, _)) => second.values.into_iter().flatten().for_each(|bytes| best.add(&bytes)),
                 Err(why) => best.miss(why),
             }
@@ -107,7 +110,7 @@ impl Shared {
 /// The response that came in last, of those that a request selects: it has superseded the others (RFC 9111 §4.1).
 struct Best<'a> {
     wanted: Wanted<'a>,
-    envelope: Result<Envelope, TierRead>,
+    envelope: Result<store::Envelope, TierRead>,
 }
 
 impl<'a> Best<'a> {
@@ -116,12 +119,15 @@ impl<'a> Best<'a> {
     }
 
     fn add(&mut self, bytes: &Bytes) {
-        let envelope = match Envelope::parse(bytes, self.wanted.max_body_bytes) {
+        let envelope = match store::Envelope::parse(bytes, self.wanted.max_body_bytes) {
+            // Stored for requests without such credentials, as if it were not there (RFC 9111 §3.5).
+            Ok(envelope) if !envelope.snapshot().is_for(self.wanted.fields.credentials) => return,
             Ok(envelope) if self.is_wanted(&envelope) => envelope,
             Ok(_) => return self.miss(TierRead::OtherKey),
             Err(why) => return self.miss(kind(why)),
         };
-        let is_later = |other: &Envelope| envelope.snapshot().received_at > other.snapshot().received_at;
+        let is_later =
+            |other: &store::Envelope| envelope.snapshot().received_at > other.snapshot().received_at;
         if self.envelope.as_ref().map_or(true, is_later) {
             self.envelope = Ok(envelope);
         }
@@ -135,16 +141,16 @@ impl<'a> Best<'a> {
     }
 
     /// Whether it is of this key and variant: digests may be the same by chance.
-    fn is_wanted(&self, envelope: &Envelope) -> bool {
+    fn is_wanted(&self, envelope: &store::Envelope) -> bool {
         let Wanted { key, fields, .. } = self.wanted;
         envelope.key() == key && envelope.snapshot().selects(fields, &mut Forms::default())
     }
 }
 
-fn kind(why: EnvelopeError) -> TierRead {
+fn kind(why: store::EnvelopeError) -> TierRead {
     match why {
-        EnvelopeError::Schema | EnvelopeError::Compressed => TierRead::OtherSchema,
-        EnvelopeError::TooLarge => TierRead::TooLarge,
+        store::EnvelopeError::Schema | store::EnvelopeError::Compressed => TierRead::OtherSchema,
+        store::EnvelopeError::TooLarge => TierRead::TooLarge,
         _ => TierRead::Broken,
     }
 }
@@ -152,9 +158,9 @@ fn kind(why: EnvelopeError) -> TierRead {
 /// What of the remote can be used for a request.
 pub(super) enum Usable {
     /// It is stored here, and fresh or stale.
-    Stored(Arc<StoredResponse>),
+    Stored(Arc<store::StoredResponse>),
     /// It is not known what was purged since: it is stored nowhere, and only the origin can say that it holds.
-    Unproven(Arc<StoredResponse>),
+    Unproven(Arc<store::StoredResponse>),
     Nothing(TierRead),
 }
 
@@ -162,7 +168,7 @@ pub(super) enum Usable {
 pub(super) fn judge<St: Store>(
     store: &St,
     tier: &Shared,
-    (envelope, clock): (Envelope, Clock),
+    (envelope, clock): (store::Envelope, Clock),
     request: &RequestFields<'_>,
 ) -> Usable {
     let (as_of, moment) = (envelope.as_of(), clock.for_reading());
@@ -173,8 +179,10 @@ pub(super) fn judge<St: Store>(
     let begun = as_of.filter(|_| is_dated).and_then(|as_of| tier.journal().ok()?.begun(as_of));
     if begun.is_none() {
         // Nothing may use it but a revalidation.
-        snapshot.lifetimes =
-            Lifetimes { is_configured: snapshot.lifetimes.is_configured, ..Lifetimes::default() };
+        snapshot.lifetimes = store::Lifetimes {
+            is_configured: snapshot.lifetimes.is_configured,
+            ..store::Lifetimes::default()
+        };
         snapshot.is_unproven = true;
     }
     // Before the first purge: all that are known count.
@@ -186,7 +194,7 @@ pub(super) fn judge<St: Store>(
     }
     let response = Arc::new(response);
     match begun {
-        Some(_) => put(store, &key, response, (request, moment)),
+        Some(_) => put(store, &key, response, request),
         None => Usable::Unproven(response),
     }
 }
@@ -194,24 +202,20 @@ pub(super) fn judge<St: Store>(
 fn put<St: Store>(
     store: &St,
     key: &CacheKey,
-    response: Arc<StoredResponse>,
-    (request, Moment { .. }): (&RequestFields<'_>, Moment),
+    response: Arc<store::StoredResponse>,
+    request: &RequestFields<'_>,
 ) -> Usable {
     let here = store.get(key.as_bytes()).and_then(|entry| entry.select(request, store.sequence()).cloned());
     // Numbers alone do not tell: a purge of something else makes what comes from elsewhere look earlier.
     if here.is_some_and(|here| here.received_at() >= response.received_at()) {
         return Usable::Nothing(TierRead::Unneeded);
     }
-    let (request, at) = (RequestHeaders::from(request.fields.clone()), Instant::now());
-    let change = crate::store::Change::Put { response: Arc::clone(&response), request, at };
+    let (request, at) = (store::RequestHeaders::from(request.fields.clone()), Instant::now());
+    let change = store::Change::Put { response: Arc::clone(&response), request, at };
     match store.apply(key, change) {
-        Applied::Stored => Usable::Stored(response),
-        Applied::NotStored(crate::http::not_stored::NotStored::TooLarge) => {
-            Usable::Nothing(TierRead::TooLarge)
-        }
-        Applied::NotStored(crate::http::not_stored::NotStored::PurgedMeanwhile) => {
-            Usable::Nothing(TierRead::Purged)
-        }
+        store::Applied::Stored => Usable::Stored(response),
+        store::Applied::NotStored(NotStored::TooLarge) => Usable::Nothing(TierRead::TooLarge),
+        store::Applied::NotStored(NotStored::PurgedMeanwhile) => Usable::Nothing(TierRead::Purged),
         _ => Usable::Nothing(TierRead::Unneeded),
     }
 }

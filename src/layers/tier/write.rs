@@ -5,15 +5,16 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::HeaderMap;
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{
     clock::Clock,
-    handle::Shared,
+    handle::{Shared, until},
     index::Index,
     keys::{self, Id},
     lease::Lease,
     queue::{Added, Change, Job},
+    read::READ_BOUND,
 };
 use crate::{
     key::CacheKey,
@@ -32,6 +33,8 @@ const LEAST_INDEX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct FetchWriter {
     tier: Arc<Shared>,
     clock: Option<Clock>,
+    /// Whether the tier may have something that the response takes the place of.
+    may_be_there: bool,
     lease: Mutex<Option<Lease>>,
 }
 
@@ -42,8 +45,12 @@ impl std::fmt::Debug for FetchWriter {
 }
 
 impl FetchWriter {
-    pub(super) fn new(tier: &Arc<Shared>, clock: Option<Clock>, lease: Option<Lease>) -> Self {
-        Self { tier: Arc::clone(tier), clock, lease: Mutex::new(lease) }
+    pub(super) fn new(tier: &Arc<Shared>, clock: Option<Clock>, may_be_there: bool) -> Self {
+        Self { tier: Arc::clone(tier), clock, may_be_there, lease: Mutex::default() }
+    }
+
+    pub(super) fn holding(self, lease: Option<Lease>) -> Self {
+        Self { lease: Mutex::new(lease), ..self }
     }
 
     /// Nothing will be stored: another node may fetch.
@@ -61,12 +68,15 @@ impl WriteBehind for FetchWriter {
         let Some(as_of) = journal.as_of(response.fetch_number()) else {
             return self.tier.writes.add(TierWrite::Undated);
         };
+        if let Some(selection) = response.selection() {
+            self.tier.indexes.learn(key, selection.fields());
+        }
         let (id, response) = (Id::of(key, response.selection()), Arc::clone(response));
         self.tier.enqueue(id, key, Change::Write { response, as_of, clock: self.clock, lease });
     }
 
     fn superseded(&self, key: &CacheKey, request: &HeaderMap) {
-        if self.tier.journal().is_ok() {
+        if self.may_be_there && self.tier.journal().is_ok() {
             let request = Box::new(request.clone());
             self.tier.enqueue(Id::of_key(key), key, Change::Remove { request });
         }
@@ -75,7 +85,7 @@ impl WriteBehind for FetchWriter {
 
 impl Shared {
     fn enqueue(self: &Arc<Self>, id: Id, key: &CacheKey, change: Change) {
-        match self.queue.add(id, Job { key: key.clone(), change }) {
+        match self.queue.add(id, Job::new(key, change)) {
             Added::New => {}
             Added::Replaced => self.writes.add(TierWrite::Replaced),
             Added::Full => self.writes.add(TierWrite::QueueFull),
@@ -89,14 +99,14 @@ impl Shared {
         self.queue.run(move |job| {
             let tier = Arc::clone(&tier);
             async move {
-                let written = Unfinished(&tier);
-                let outcome = tier.perform(job).await;
-                written.finish(outcome);
+                let mut counted = Counted { tier: &tier, outcome: TierWrite::Aborted };
+                counted.outcome = tier.perform(job).await;
             }
         });
     }
 
-    async fn perform(&self, Job { key, change }: Job) -> TierWrite {
+    async fn perform(&self, job: Job) -> TierWrite {
+        let (key, change) = job.into_parts();
         match change {
             Change::Remove { request } => self.remove(&key, &request).await,
             Change::Write { response, as_of, clock, lease } => {
@@ -127,15 +137,13 @@ impl Shared {
             Ok(bytes) => bytes,
             Err(why) => return why,
         };
-        if let Some(selection) = response.selection() {
-            let mut index = self.indexes.of(key);
-            index.add(selection.fields());
+        if response.selection().is_some() {
+            let index = self.indexes.of(key);
             let lifetime = lifetime.max(LEAST_INDEX_LIFETIME);
             let written = self.put(&naming.index(key), index.to_bytes(key).into(), lifetime).await;
             if written != TierWrite::Written {
                 return written;
             }
-            self.indexes.note(key, &index);
         }
         self.put(&naming.variant(key, response.selection()), bytes, lifetime).await
     }
@@ -144,7 +152,7 @@ impl Shared {
     async fn clock_for_writing(&self, clock: Option<Clock>) -> Option<Clock> {
         match clock {
             Some(clock) => Some(clock),
-            None => self.read(&[]).await.ok().map(|(_, clock)| clock),
+            None => self.read(&[], Instant::now() + READ_BOUND).await.ok().map(|(_, clock)| clock),
         }
     }
 
@@ -165,17 +173,25 @@ impl Shared {
     }
 
     async fn put(&self, key: &[u8], bytes: Bytes, lifetime: Duration) -> TierWrite {
-        self.within_bound(self.remote.write(key, bytes, lifetime), TierWrite::Written).await
+        self.within_bound(async { self.remote.write(key, bytes, lifetime).await }, TierWrite::Written).await
     }
 
-    /// Removes all that the tier may have for a request with these fields.
+    /// Removes all that the tier may have for a request with these fields. Which there are another node may know,
+    /// and has written there.
     async fn remove(&self, key: &CacheKey, request: &HeaderMap) -> TierWrite {
-        let (naming, index): (_, Index) = (self.naming(), self.indexes.of(key));
+        let naming = self.naming();
+        if let Ok((read, _)) = self.read(&[naming.index(key)], Instant::now() + READ_BOUND).await {
+            let there = read.values.into_iter().flatten().find_map(|bytes| Index::parse(&bytes, key));
+            let sets = there.iter().flat_map(Index::sets);
+            sets.rev().for_each(|names| self.indexes.learn(key, names));
+        }
+        let index = self.indexes.of(key);
         let selections = index.sets().iter().map(|names| Some(keys::selection(names, request)));
         let selections: Vec<_> = std::iter::once(None).chain(selections).collect();
         for selection in selections {
             let key = naming.variant(key, selection.as_ref());
-            let removed = self.within_bound(self.remote.forget(&key), TierWrite::Removed).await;
+            let removed =
+                self.within_bound(async { self.remote.forget(&key).await }, TierWrite::Removed).await;
             if removed != TierWrite::Removed {
                 return removed;
             }
@@ -189,35 +205,27 @@ impl Shared {
         done: TierWrite,
     ) -> TierWrite {
         let Some(breaker) = self.writing.call() else { return TierWrite::Open };
-        match timeout(WRITE_BOUND, call).await {
-            Ok(Ok(())) => {
+        match until(Instant::now() + WRITE_BOUND, call).await {
+            Ok(()) => {
                 breaker.succeeded();
                 done
             }
-            Ok(Err(RemoteError::Timeout(_))) | Err(_) => {
+            Err(error) => {
                 breaker.failed();
-                TierWrite::Timeout
-            }
-            Ok(Err(_)) => {
-                breaker.failed();
-                TierWrite::Failed
+                if matches!(error, RemoteError::Timeout(_)) { TierWrite::Timeout } else { TierWrite::Failed }
             }
         }
     }
 }
 
-/// A change whose end was not counted yet. Dropped, it was given up.
-struct Unfinished<'a>(&'a Arc<Shared>);
-
-impl Unfinished<'_> {
-    fn finish(self, outcome: TierWrite) {
-        self.0.writes.add(outcome);
-        std::mem::forget(self);
-    }
+/// Counts a change when it is dropped, also where its task is.
+struct Counted<'a> {
+    tier: &'a Shared,
+    outcome: TierWrite,
 }
 
-impl Drop for Unfinished<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.writes.add(TierWrite::Aborted);
+        self.tier.writes.add(self.outcome);
     }
 }

@@ -231,7 +231,7 @@ impl PurgeKeys {
         &self.key
     }
 
-    pub(super) fn floors(&self) -> [FloorIndex; 2] {
+    pub(crate) fn floors(&self) -> [FloorIndex; 2] {
         self.floors
     }
 

@@ -36,7 +36,7 @@
 mod keys;
 mod records;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 pub use self::keys::PurgeTexts;
 pub(crate) use self::keys::{FloorIndex, Glob, Loss, Pattern, PurgeKeys, PurgeKind, Segment, TagHash};
@@ -61,13 +61,15 @@ pub(crate) struct Doubts {
     pub(crate) is_unproven: bool,
 }
 
+/// Fetches that a load is compared with. Where there are more it is taken to be older than the next one.
+const MAX_SCANNED: usize = 1024;
+
 #[derive(Debug, Default)]
 struct Book {
     order: Order,
-    /// The numbers of the fetches and loads that may still bring a response to store.
-    under_way: BTreeSet<u64>,
-    /// Those of the loads.
-    loading: BTreeSet<u64>,
+    /// The numbers of the fetches and loads that may still bring a response to store. Of fetches with the floor of
+    /// the key.
+    under_way: BTreeMap<u64, Option<FloorIndex>>,
 }
 
 #[derive(Debug)]
@@ -132,14 +134,14 @@ impl Purges {
         self.dropped.load(Ordering::Acquire)
     }
 
-    /// Numbers a fetch that begins now, and that invalidations of the floor are to reach. Purges with
+    /// Numbers a fetch that begins now, and that invalidations of the floor of its URI are to reach. Purges with
     /// smaller numbers are visible.
-    pub(crate) fn begin(&self, floor: FloorIndex) -> u64 {
+    pub(crate) fn begin(&self, [of_uri, of_key]: [FloorIndex; 2]) -> u64 {
         let mut book = self.book.lock();
         let number = self.next();
-        book.under_way.insert(number);
+        book.under_way.insert(number, Some(of_key));
         drop(book);
-        self.floors.begin(floor);
+        self.floors.begin(of_uri);
         number
     }
 
@@ -150,17 +152,20 @@ impl Purges {
         self.loads.fetch_add(1, Ordering::AcqRel);
         let mut book = self.book.lock();
         let number = self.next();
-        book.under_way.insert(number);
-        book.loading.insert(number);
+        book.under_way.insert(number, None);
         (number, self.latest())
     }
 
-    /// The same number, or a smaller one: below those of all fetches under way. What is stored under it takes the
-    /// place of nothing that they bring, which is newer than what is loaded.
-    pub(crate) fn below_fetches(&self, number: u64) -> u64 {
+    /// The same number, or a smaller one: below those of all fetches for the key that are under way. What is stored
+    /// under it takes the place of nothing that they bring, which is newer than what is loaded.
+    pub(crate) fn below_fetches(&self, number: u64, of_key: FloorIndex) -> u64 {
         let book = self.book.lock();
-        let oldest = book.under_way.difference(&book.loading).next();
-        oldest.map_or(number, |oldest| number.min(oldest.saturating_sub(1)))
+        let mut earlier = book.under_way.range(..=number).enumerate();
+        let is_below = |(at, (_, place)): (usize, (&u64, &Option<FloorIndex>))| {
+            at >= MAX_SCANNED || *place == Some(of_key)
+        };
+        let first = earlier.find(|one| is_below(*one)).map(|(_, (number, _))| *number);
+        first.map_or(number, |first| first.saturating_sub(1))
     }
 
     /// What was loaded is about to be stored: invalidations of the floor are to reach it from now on.
@@ -170,7 +175,6 @@ impl Purges {
 
     pub(crate) fn end_load(&self, number: u64) {
         self.end(number);
-        self.book.lock().loading.remove(&number);
         self.loads.fetch_sub(1, Ordering::AcqRel);
     }
 
@@ -336,7 +340,7 @@ impl Purges {
     /// checked up to this number. Returns whether there are more.
     pub(crate) fn forget(&self, checked: u64, most: usize) -> bool {
         let Book { order, under_way, .. } = &mut *self.book.lock();
-        let until = under_way.first().map_or(checked, |oldest| checked.min(oldest - 1));
+        let until = under_way.first_key_value().map_or(checked, |(oldest, _)| checked.min(oldest - 1));
         let is_due = |number: Option<u64>| number.is_some_and(|number| number <= until);
         let keeps_records = self.keeps_records.load(Ordering::Acquire) != 0;
         let may_go = |fill: &records::Fill| !keeps_records || fill.is_half_full();

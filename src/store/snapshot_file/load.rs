@@ -18,8 +18,7 @@ use crate::{
     http::not_stored::NotStored,
     key::CacheKey,
     store::{
-        Applied, AsOf, Change, Envelope, EnvelopeError, Loading, MemoryStore, Moment, RequestHeaders, Store,
-        StoredResponse,
+        self, Store,
         envelope::{HEADER_BYTES, Header},
     },
 };
@@ -55,7 +54,7 @@ pub enum LoadEnd {
     /// The store is full. What the file had first was served last.
     Full,
     /// The file is damaged, cut, or was written by another version. All before that place was read.
-    Bad(EnvelopeError),
+    Bad(store::EnvelopeError),
     /// The file could not be read.
     Io(io::ErrorKind),
     /// The last handle was dropped, or the runtime was shut down.
@@ -72,8 +71,8 @@ impl LoadReport {
     }
 }
 
-impl From<EnvelopeError> for LoadEnd {
-    fn from(error: EnvelopeError) -> Self {
+impl From<store::EnvelopeError> for LoadEnd {
+    fn from(error: store::EnvelopeError) -> Self {
         Self::Bad(error)
     }
 }
@@ -83,7 +82,7 @@ impl From<io::Error> for LoadEnd {
         match error.kind() {
             io::ErrorKind::NotFound => Self::Missing,
             // It was cut since its length was read.
-            io::ErrorKind::UnexpectedEof => Self::Bad(EnvelopeError::Length),
+            io::ErrorKind::UnexpectedEof => Self::Bad(store::EnvelopeError::Length),
             kind => Self::Io(kind),
         }
     }
@@ -98,19 +97,19 @@ const LOOK: Duration = Duration::from_millis(5);
 const BATCH: u64 = 1000;
 
 pub(super) struct Load {
-    store: MemoryStore,
+    store: store::MemoryStore,
     path: PathBuf,
     namespace: String,
     trusts_freshness: bool,
     /// From before anything is read: purges from now on reach all that is loaded, and what is fetched from
     /// now on is newer.
-    loading: Loading,
+    loading: store::Loading,
     evictions: u64,
     wanted: Weak<Shared>,
 }
 
 impl Load {
-    pub(super) fn new(store: &MemoryStore, settings: &Settings, wanted: Weak<Shared>) -> Self {
+    pub(super) fn new(store: &store::MemoryStore, settings: &Settings, wanted: Weak<Shared>) -> Self {
         Self {
             loading: store.sequence().begin_load(),
             evictions: store.stats().evictions,
@@ -145,7 +144,7 @@ impl Load {
 
     /// The number of the fetch for which a response stands, and whether nothing is known of what was purged
     /// since.
-    fn begun(&self, as_of: Option<AsOf>) -> (u64, bool) {
+    fn begun(&self, as_of: Option<store::AsOf>) -> (u64, bool) {
         let Some(journal) = self.store.sequence().journal() else {
             return (self.loading.number(), !self.trusts_freshness);
         };
@@ -182,9 +181,9 @@ impl Load {
 
     /// Whether the store has the same of a later time. Numbers alone do not tell: a purge since that fetch,
     /// before the load began, makes the load look later.
-    fn has_newer(&self, key: &CacheKey, response: &StoredResponse) -> bool {
+    fn has_newer(&self, key: &CacheKey, response: &store::StoredResponse) -> bool {
         self.store.peek(key.as_bytes()).is_some_and(|entry| {
-            let is_same = |stored: &StoredResponse| stored.selection() == response.selection();
+            let is_same = |stored: &store::StoredResponse| stored.selection() == response.selection();
             entry
                 .variants()
                 .iter()
@@ -192,8 +191,8 @@ impl Load {
         })
     }
 
-    fn store(&self, envelope: Envelope, report: &mut LoadReport) -> Result<(), LoadEnd> {
-        let ((begun, is_unproven), now) = (self.begun(envelope.as_of()), Moment::now());
+    fn store(&self, envelope: store::Envelope, report: &mut LoadReport) -> Result<(), LoadEnd> {
+        let ((begun, is_unproven), now) = (self.begun(envelope.as_of()), store::Moment::now());
         let (key, mut snapshot) = envelope.into_parts();
         snapshot.is_unproven |= is_unproven;
         let Ok(response) = snapshot.restore_as(begun, &key, &self.loading, now) else {
@@ -210,10 +209,10 @@ impl Load {
         if is_full {
             return Err(LoadEnd::Full);
         }
-        let (response, request) = (Arc::new(response), RequestHeaders::default());
-        match self.store.apply(&key, Change::Put { response, request, at: now.instant }) {
-            Applied::Stored => report.loaded += 1,
-            Applied::NotStored(NotStored::TooLarge) => report.skipped += 1,
+        let (response, request) = (Arc::new(response), store::RequestHeaders::default());
+        match self.store.apply(&key, store::Change::Put { response, request, at: now.instant }) {
+            store::Applied::Stored => report.loaded += 1,
+            store::Applied::NotStored(NotStored::TooLarge) => report.skipped += 1,
             _ => report.unneeded += 1,
         }
         Ok(())
@@ -233,8 +232,8 @@ impl Source {
     }
 
     /// An error before anything is allocated, if there is less.
-    fn take(&mut self, length: usize) -> Result<(), EnvelopeError> {
-        self.rest = self.rest.checked_sub(length as u64).ok_or(EnvelopeError::Length)?;
+    fn take(&mut self, length: usize) -> Result<(), store::EnvelopeError> {
+        self.rest = self.rest.checked_sub(length as u64).ok_or(store::EnvelopeError::Length)?;
         Ok(())
     }
 
@@ -253,13 +252,17 @@ impl Source {
     }
 
     /// `None` behind the last of them, if there were `read`; `Some(None)` for one with a larger body.
-    fn next_envelope(&mut self, max_body: usize, read: u64) -> Result<Option<Option<Envelope>>, LoadEnd> {
+    fn next_envelope(
+        &mut self,
+        max_body: usize,
+        read: u64,
+    ) -> Result<Option<Option<store::Envelope>>, LoadEnd> {
         if self.rest == END_BYTES as u64 {
             let bytes = self.array::<END_BYTES>()?;
             return match bytes[..] == end(read) {
                 true => Ok(None),
-                false if bytes.starts_with(&END) => Err(EnvelopeError::Checksum.into()),
-                false => Err(EnvelopeError::Length.into()),
+                false if bytes.starts_with(&END) => Err(store::EnvelopeError::Checksum.into()),
+                false => Err(store::EnvelopeError::Length.into()),
             };
         }
         let first = self.array::<HEADER_BYTES>()?;
@@ -267,7 +270,7 @@ impl Source {
         let length = header.envelope_bytes().saturating_sub(HEADER_BYTES);
         if header.body_bytes() > max_body {
             self.take(length)?;
-            self.file.seek_relative(i64::try_from(length).map_err(|_| EnvelopeError::Length)?)?;
+            self.file.seek_relative(i64::try_from(length).map_err(|_| store::EnvelopeError::Length)?)?;
             return Ok(Some(None));
         }
         self.take(length)?;
@@ -275,6 +278,6 @@ impl Source {
         let (start, rest) = bytes.split_at_mut(HEADER_BYTES);
         start.copy_from_slice(&first);
         self.file.read_exact(rest)?;
-        Ok(Some(Some(Envelope::parse(&Bytes::from(bytes), max_body)?)))
+        Ok(Some(Some(store::Envelope::parse(&Bytes::from(bytes), max_body)?)))
     }
 }

@@ -175,9 +175,8 @@ impl SnapshotFileBuilder {
 
     /// Uses what is loaded for as long as it is fresh, without asking the origin first. **Purges since the
     /// file was written are lost**: those of other processes, those while no process ran, and those after the
-    /// last write of this one. For responses that nothing purges; refused where the store is part of a cluster.
-    /// Default: what is loaded is
-    /// [unproven](StoredResponse::is_unproven).
+    /// last write of this one. For responses that nothing purges. Refused where the store is part of a cluster, and
+    /// a store that does this can join none. Default: what is loaded is [unproven](StoredResponse::is_unproven).
     pub fn trust_freshness(mut self) -> Self {
         self.settings.trusts_freshness = true;
         self
@@ -205,6 +204,10 @@ impl SnapshotFileBuilder {
         let lock = FileLock::take(&settings.path)?;
         if lock.is_none() && !settings.is_overlapping {
             return Err(SnapshotFileError::InUse(settings.path));
+        }
+        if settings.trusts_freshness && !store.sequence().keep_no_journal() {
+            let reason = "loses purges of other nodes: leave it out where the store is part of a cluster";
+            return Err(SnapshotFileError::Setting { setting: "trust_freshness", reason });
         }
         let (report, loaded) = watch::channel(None);
         let shared = Arc::new(Shared {
@@ -236,14 +239,10 @@ impl Settings {
         if self.path.file_name().is_none() {
             return refuse("path", "does not name a file: add one to the directory");
         }
-        if self.trusts_freshness && store.sequence().journal().is_some() {
-            let reason = "loses purges of other nodes: leave it out where the store is part of a cluster";
-            return refuse("trust_freshness", reason);
+        if !store.sequence().has_texts() {
+            return Err(SnapshotFileError::NoTexts);
         }
-        match store.sequence().has_texts() {
-            true => Ok(()),
-            false => Err(SnapshotFileError::NoTexts),
-        }
+        Ok(())
     }
 }
 

@@ -7,8 +7,8 @@ use http::StatusCode;
 use tokio::time::{Instant, advance};
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
-    FillLayer, KeyLayer, MemoryStore, OriginHealth, OriginLimitLayer, ReadThrough, ReadThroughLayer, Rules,
-    Stale, StaleIfErrorLayer,
+    FillLayer, KeyLayer, MemoryStore, OriginHealth, OriginLimitLayer, OriginState, ReadThrough,
+    ReadThroughLayer, Rules, Stale, StaleIfErrorLayer,
 };
 
 use crate::support::{
@@ -344,9 +344,69 @@ async fn a_head_does_not_wait_for_the_probe_of_an_origin_that_is_down() {
             assert_eq!((reply.status, why(&reply)), (StatusCode::OK, Some(Stale::OriginDown)));
         }
         settle().await;
-        assert_eq!(origin.calls(), 41, "HEAD is no probe");
+        assert_eq!((origin.calls(), origin.under_way()), (42, 1), "the first HEAD is the probe");
+        assert_eq!(origin.last_request().method, "HEAD", "the service below may be one for HEAD alone");
         assert_eq!(why(&get(&service, "/20").await), Some(Stale::OriginDown));
         settle().await;
-        assert_eq!((origin.calls(), origin.under_way()), (42, 1), "the next GET is");
+        assert_eq!((origin.calls(), origin.under_way()), (42, 1), "one at a time");
+    }
+}
+
+/// What refreshes nothing, and for which something stale may be served.
+const NOT_STORED: [(&str, &[(&str, &str)]); 2] = [("HEAD", &[]), ("GET", &[("cache-control", "no-store")])];
+
+#[tokio::test(start_paused = true)]
+async fn what_refreshes_nothing_finds_out_that_an_origin_is_back() {
+    for (method, fields) in NOT_STORED {
+        for revalidates in [false, true] {
+            let origin = ScriptedOrigin::new(|call, head| match (call, head.method.as_str()) {
+                (22..=42, _) => status(503),
+                // Longer than a client would wait.
+                (43, _) => ok("").max_age(60).after(secs(3)),
+                (..=21, _) => ok("good"),
+                _ => ok("new").max_age(60),
+            });
+            let health = OriginHealth::new();
+            let rules = if revalidates { rules().stale_while_revalidate_for(secs(86_400)) } else { rules() };
+            let layer = ReadThroughLayer::builder(small_store())
+                .rules(rules)
+                .outage(health.clone())
+                .lookup(|lookup| lookup.request_directives(true))
+                .coalesce(|layer| layer.wait_at_most(secs(2)))
+                .build()
+                .unwrap();
+            let service = layer.layer(origin.clone());
+            down(&service).await;
+            assert_eq!(health.state(), OriginState::Down);
+            let ask = async || {
+                let reply = send(&service, request(method, "/20", fields)).await;
+                settle().await;
+                (reply.status, why(&reply))
+            };
+            assert_eq!((ask().await, origin.calls()), ((StatusCode::OK, Some(Stale::OriginDown)), 42));
+            // That probe has failed, and the next one waits for its time, whatever rests.
+            let failed = Instant::now();
+            while health.state() == OriginState::Down {
+                assert!(failed.elapsed() < secs(6), "{method} {revalidates}");
+                assert_eq!(ask().await, (StatusCode::OK, Some(Stale::OriginDown)));
+                advance(ms(100)).await;
+            }
+            assert!(failed.elapsed() >= secs(4), "half of two seconds at least: {:?}", failed.elapsed());
+            assert_eq!(
+                (origin.calls(), health.state()),
+                (43, OriginState::Recovering),
+                "{method} {revalidates}"
+            );
+            // Neither was stored, nor is it in the way of what is.
+            let reply = get(&service, "/20").await;
+            settle().await;
+            let expected = if revalidates { "good" } else { "new" };
+            assert_eq!(
+                (&reply.body[..], origin.calls()),
+                (expected.as_bytes(), 44),
+                "{method} {revalidates}"
+            );
+            assert_eq!(get(&service, "/20").await.body, "new");
+        }
     }
 }

@@ -3,7 +3,9 @@
 use http::request::Parts;
 use tokio::time::advance;
 use tower::Layer;
-use tower_readthrough::{CacheRequest, MemoryStore, Purpose, ReadThrough, ReadThroughLayer, Rules};
+use tower_readthrough::{
+    CacheRequest, MemoryStore, OriginHealth, OriginState, Purpose, ReadThrough, ReadThroughLayer, Rules,
+};
 
 use crate::support::{ScriptedOrigin, get, ms, ok, secs, settle, stack, status, store};
 
@@ -169,4 +171,32 @@ fn impossible_shares_are_refused() {
     }
     let possible = rules().ttl_jitter(0.5).refresh_ahead(0.999_999);
     assert!(ReadThroughLayer::builder(store()).rules(possible).build().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recovery_that_is_over_by_time_keeps_no_refresh_ahead_away() {
+    fastrand::seed(7);
+    let origin = ScriptedOrigin::new(|call, _| if call <= 20 { status(503) } else { ok("x") });
+    let health = OriginHealth::new();
+    let layer = ReadThroughLayer::builder(store())
+        .rules(Rules::new().default_ttl(secs(100)).refresh_ahead(0.6))
+        .outage(health.clone())
+        .build()
+        .unwrap();
+    let service = layer.layer(origin.clone());
+    for key in 0..20 {
+        get(&service, &format!("/{key}")).await;
+    }
+    assert_eq!(health.state(), OriginState::Down);
+    get(&service, "/").await;
+    assert_eq!(health.state(), OriginState::Recovering);
+    // Only hits from now on, which ask for no state.
+    for _ in 0..98 {
+        advance(secs(1)).await;
+        assert!(get(&service, "/").await.is_hit());
+        settle().await;
+    }
+    assert_eq!(origin.calls(), 22, "it was refreshed while it was fresh");
+    let purpose = origin.last_request().extensions.get::<CacheRequest>().unwrap().purpose();
+    assert_eq!(purpose, Purpose::RefreshAhead);
 }

@@ -1,11 +1,16 @@
 //! Three limits: for how long a client waits that could have something stale, for how long any client waits,
 //! and how long a fetch takes.
 
+use std::sync::{Arc, Mutex};
+
 use http::StatusCode;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, advance, timeout};
 use tower::{Layer, ServiceExt};
-use tower_readthrough::{CoalesceLayer, MemoryStore, ReadThrough, ReadThroughLayer, Refused, Rules, Stale};
+use tower_readthrough::{
+    BackgroundEvent, CoalesceLayer, MemoryStore, Observer, OriginLimitLayer, ReadThrough, ReadThroughLayer,
+    RefreshResult, Refused, Rules, Stale,
+};
 
 use crate::support::{
     Body, Reply, ScriptedOrigin, get, get_request, get_with, hangs, ms, ok, response, secs, settle,
@@ -286,4 +291,106 @@ async fn a_request_that_refuses_what_is_stored_gets_it_at_the_deadline_and_its_k
     let reply = get(&service, "/").await;
     assert_eq!((why(&reply), sent.elapsed()), (Some(Stale::OriginFailed), ms(0)));
     assert_eq!((origin.calls(), origin.under_way()), (2, 0));
+}
+
+/// How refreshes ended.
+#[derive(Default)]
+struct Refreshes(Mutex<Vec<RefreshResult>>);
+
+impl Observer for Refreshes {
+    fn background(&self, event: BackgroundEvent<'_>) {
+        if let BackgroundEvent::RefreshEnded(_, result) = event {
+            self.0.lock().unwrap().push(result);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_takes_longer_than_clients_wait_succeeds() {
+    let origin = ScriptedOrigin::new(|call, _| match call {
+        1 => ok("old"),
+        _ => ok("new").max_age(60).after(secs(3)),
+    });
+    let refreshes = Arc::new(Refreshes::default());
+    let layer = ReadThroughLayer::builder(small_store())
+        .rules(Rules::new().default_ttl(secs(1)).stale_while_revalidate_for(secs(60)))
+        .coalesce(|layer| layer.wait_at_most(secs(2)))
+        .observer(Arc::clone(&refreshes))
+        .build()
+        .unwrap();
+    let service = layer.layer(origin.clone());
+    get(&service, "/").await;
+    advance(secs(2)).await;
+    assert_eq!(why(&get(&service, "/").await), Some(Stale::WhileRevalidating));
+    tokio::time::sleep(secs(4)).await;
+    settle().await;
+    assert_eq!(*refreshes.0.lock().unwrap(), [RefreshResult::Responded(StatusCode::OK)]);
+    assert_eq!((&get(&service, "/").await.body[..], origin.calls()), (&b"new"[..], 2));
+}
+
+/// Nothing is stored, and the response is for the client alone.
+const FOR_ONE_CLIENT: [&[(&str, &str)]; 4] = [
+    &[("cache-control", "no-store")],
+    &[("range", "bytes=0-1,3-4")],
+    &[("range", "bytes=0-1"), ("if-range", "\"1\"")],
+    &[("range", "bytes=0-1"), ("if-none-match", "\"1\"")],
+];
+
+fn follows(origin: &ScriptedOrigin, change: impl FnOnce(CoalesceLayer) -> CoalesceLayer) -> Service {
+    let layer = ReadThroughLayer::builder(small_store())
+        .lookup(|layer| layer.request_directives(true))
+        .coalesce(change)
+        .origin_limit(OriginLimitLayer::new(1).max_queue_wait(secs(600)))
+        .build()
+        .unwrap();
+    layer.layer(origin.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_response_is_for_its_client_alone_has_the_same_limits() {
+    type Change = fn(CoalesceLayer) -> CoalesceLayer;
+    let limits: [(Change, u64, Refused); 3] = [
+        (|layer| layer.wait_at_most(secs(5)).fetch_deadline(secs(10)), 5, Refused::WaitTimeout),
+        (|layer| layer.wait_at_most(secs(5)), 5, Refused::WaitTimeout),
+        (|layer| layer.fetch_deadline(secs(10)), 10, Refused::FetchTimeout),
+    ];
+    for (change, after, why) in limits {
+        for fields in FOR_ONE_CLIENT {
+            let origin = ScriptedOrigin::always(hangs);
+            let service = follows(&origin, change);
+            let begun = Instant::now();
+            let reply = timeout(secs(60), get_with(&service, "/", fields)).await.expect("it is given up");
+            assert_eq!(
+                (reply.status, refused(&reply)),
+                (StatusCode::GATEWAY_TIMEOUT, Some(why)),
+                "{fields:?}"
+            );
+            assert_eq!((begun.elapsed(), origin.calls()), (secs(after), 1), "{fields:?}");
+            settle().await;
+            assert_eq!(origin.under_way(), 0, "{fields:?}");
+        }
+    }
+    for fields in FOR_ONE_CLIENT {
+        let service = follows(&ScriptedOrigin::always(|| ok("x").after(secs(300))), |layer| layer);
+        assert_eq!(
+            get_with(&service, "/", fields).await.status,
+            StatusCode::OK,
+            "without limits it takes its time"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_response_is_for_its_client_alone_waits_in_the_queue_for_half_of_its_time() {
+    for fields in FOR_ONE_CLIENT {
+        let origin = ScriptedOrigin::always(|| ok("x").after(secs(9)));
+        let service = follows(&origin, |layer| layer.fetch_deadline(secs(10)));
+        let held = tokio::spawn(service.clone().oneshot(get_request("/held")));
+        settle().await;
+        let begun = Instant::now();
+        let reply = timeout(secs(60), get_with(&service, "/", fields)).await.expect("it leaves the queue");
+        assert_eq!((refused(&reply), begun.elapsed()), (Some(Refused::QueueTimeout), secs(5)), "{fields:?}");
+        assert_eq!(held.await.unwrap().unwrap().status(), StatusCode::OK);
+        assert_eq!(origin.calls(), 1);
+    }
 }

@@ -143,3 +143,15 @@ async fn every_layer_that_reads_the_store_obeys_a_purge() {
     call(&service, get_request(URI)).await;
     assert_eq!(origin.calls(), 3);
 }
+
+/// Of one process it is done when the call returns.
+#[tokio::test(start_paused = true)]
+async fn a_purge_without_a_cluster_is_local_and_applied_everywhere_at_once() {
+    use std::time::Duration;
+    use tower_readthrough::PurgeState;
+
+    let (_, purge, _) = stack_of(&tagged(), fixed(60_000));
+    let purged = purge.tag("red");
+    assert_eq!(purged.state(), PurgeState::Local);
+    purged.applied_everywhere(Duration::ZERO).await.unwrap();
+}

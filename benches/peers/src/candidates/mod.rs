@@ -8,6 +8,8 @@ pub(crate) mod ours;
 mod rivals;
 #[cfg(feature = "seeing")]
 mod seeing;
+#[cfg(feature = "several")]
+mod several;
 mod sketch;
 mod sketch_front;
 mod stores;
@@ -90,6 +92,8 @@ pub(crate) fn visit_all<V: Visitor>(visitor: &mut V) {
     ours::visit(visitor);
     #[cfg(feature = "seeing")]
     seeing::visit(visitor);
+    #[cfg(feature = "several")]
+    several::visit(visitor);
     #[cfg(feature = "rivals")]
     rivals::visit(visitor);
 }

@@ -46,7 +46,7 @@ use shuttle::{future::block_on, thread};
 use tokio::time::Instant;
 
 #[allow(clippy::duplicate_mod, reason = "the same over another gate")]
-#[path = "gate_setup.rs"]
+#[path = "gate_setup_tests.rs"]
 mod setup;
 
 use self::{
