@@ -1,8 +1,8 @@
-//! Anything as an envelope, as it is and behind a checksum that is right: it is refused, or means one thing, with its
-//! body compressed too.
+//! Anything as an envelope, as it is and behind a length and a checksum that are right: it is refused, or means one
+//! thing, with its body compressed too.
 //!
 //! ```text
-//! cargo +nightly fuzz run envelope fuzz/corpus/envelope tests/golden
+//! fuzz/run envelope
 //! ```
 #![no_main]
 
@@ -12,6 +12,9 @@ use tower_readthrough::store::{Compression, Envelope};
 use xxhash_rust::xxh3::Xxh3;
 
 const HEADER_BYTES: usize = 144;
+const KEY_LENGTH_AT: usize = 16;
+const HEAD_LENGTH_AT: usize = 20;
+const BODY_LENGTH_AT: usize = 24;
 const CHECKSUM_AT: usize = 128;
 
 fn check(bytes: &[u8]) {
@@ -24,14 +27,23 @@ fn check(bytes: &[u8]) {
     }
 }
 
+/// Makes the body as long as what is left for it, and writes the checksum.
+fn seal(bytes: &mut [u8]) -> Option<()> {
+    let (header, rest) = bytes.split_at_mut_checked(HEADER_BYTES)?;
+    let length = |at: usize| header[at..].first_chunk().map(|length| u64::from(u32::from_le_bytes(*length)));
+    let body = (rest.len() as u64).checked_sub(length(KEY_LENGTH_AT)? + length(HEAD_LENGTH_AT)?)?;
+    header[BODY_LENGTH_AT..][..8].copy_from_slice(&body.to_le_bytes());
+    let mut sum = Xxh3::new();
+    sum.update(&header[..CHECKSUM_AT]);
+    sum.update(rest);
+    header[CHECKSUM_AT..].copy_from_slice(&sum.digest128().to_le_bytes());
+    Some(())
+}
+
 fuzz_target!(|data: &[u8]| {
     check(data);
-    if data.len() >= HEADER_BYTES {
-        let mut sealed = data.to_vec();
-        let mut sum = Xxh3::new();
-        sum.update(&sealed[..CHECKSUM_AT]);
-        sum.update(&sealed[HEADER_BYTES..]);
-        sealed[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&sum.digest128().to_le_bytes());
+    let mut sealed = data.to_vec();
+    if seal(&mut sealed).is_some() {
         check(&sealed);
     }
 });

@@ -51,6 +51,7 @@ type Service = ReadThrough<ScriptedOrigin, MemoryStore>;
 
 /// What ends with a process.
 struct Process {
+    store: MemoryStore,
     layer: ReadThroughLayer<MemoryStore>,
     file: SnapshotFile,
 }
@@ -70,7 +71,7 @@ impl Process {
         let layer = ReadThroughLayer::builder(store.clone()).rules(rules).build().unwrap();
         let file = change(SnapshotFile::builder(store.clone(), path)).open().unwrap();
         let report = file.loaded().await;
-        (Self { layer, file }, report)
+        (Self { store, layer, file }, report)
     }
 
     fn over(&self, origin: &ScriptedOrigin) -> Service {
@@ -350,6 +351,23 @@ async fn a_file_of_another_namespace_is_not_loaded() {
     drop(process);
     let (_, report) = Process::start_with(&directory.file(), |file| file.namespace("shop 2")).await;
     assert_eq!(report.end, LoadEnd::Complete);
+}
+
+#[tokio::test]
+async fn a_file_of_schema_1_is_loaded_as_ever() {
+    let directory = Directory::new();
+    fs::write(directory.file(), include_bytes!("../golden/snapshot-file-1.bin")).unwrap();
+    let (process, report) = Process::start_with(&directory.file(), |file| file.namespace("shop")).await;
+    let written_at = std::time::UNIX_EPOCH + secs(1_700_000_060);
+    assert_eq!((report.loaded, report.written_at, report.end), (1, Some(written_at), LoadEnd::Complete));
+    let stored: Vec<_> = process.store.entries().collect();
+    let [(key, entry)] = &stored[..] else { panic!("{stored:?}") };
+    let [response] = entry.variants() else { panic!("{entry:?}") };
+    assert_eq!(
+        (key.as_bytes(), response.status().as_u16(), &**response.body()),
+        (&b"key"[..], 404, &b"not here"[..])
+    );
+    assert!(response.is_unproven());
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@
 //! end      "TRTE", the number of envelopes, checksum
 //! ```
 //!
-//! Numbers are little-endian. The checksum of the header is over the namespace too.
+//! Numbers are little-endian. The checksum of the header is over the namespace too. Files in `tests/golden/` hold each
+//! schema that there was.
 
 use std::time::{Duration, SystemTime};
 
@@ -77,4 +78,18 @@ fn checksum(parts: [&[u8]; 2]) -> [u8; 16] {
     let mut sum = Xxh3::new();
     parts.into_iter().for_each(|part| sum.update(part));
     sum.digest128().to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schema_1_is_written_as_ever() {
+        let file = include_bytes!("../../../tests/golden/snapshot-file-1.bin");
+        let envelope = include_bytes!("../../../tests/golden/envelope-1.bin");
+        let written_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_060);
+        let written = [&header("shop", written_at), &envelope[..], &end(1)].concat();
+        assert_eq!(written, file);
+    }
 }
