@@ -15,7 +15,7 @@ use std::{
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::Builder;
 use tower_readthrough::{
-    MemoryStore,
+    CacheKey, MemoryStore,
     store::{LoadEnd, LoadReport, SnapshotFile, StoredResponse, WriteReport},
 };
 use xxhash_rust::xxh3::Xxh3;
@@ -35,7 +35,7 @@ static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
     directory
 });
 
-/// Loads the file, and writes it again if that is asked for.
+/// Loads the file, and writes it again if that is asked for and there is something to write.
 fn load(path: &Path, is_written: bool) -> (MemoryStore, LoadReport, WriteReport) {
     // One for each, so that the tasks of a store end with it.
     let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
@@ -44,7 +44,7 @@ fn load(path: &Path, is_written: bool) -> (MemoryStore, LoadReport, WriteReport)
         let file =
             SnapshotFile::builder(store.clone(), path).namespace(NAMESPACE).open().expect("no other one");
         let report = file.loaded().await;
-        let written = match is_written {
+        let written = match is_written && report.loaded > 0 {
             true => file.write().await.expect("what was loaded can be written"),
             false => WriteReport::default(),
         };
@@ -52,16 +52,16 @@ fn load(path: &Path, is_written: bool) -> (MemoryStore, LoadReport, WriteReport)
     })
 }
 
-/// What is stored of each key, the key first.
+/// What is stored, in an order that does not depend on the table.
 fn stored(store: &MemoryStore) -> Vec<String> {
-    let text = |response: &StoredResponse| (response.status(), response.headers(), response.body().clone());
-    let entries = store.entries().map(|(key, entry)| {
-        let mut variants: Vec<_> =
-            entry.variants().iter().map(|variant| format!("{:?}", text(variant))).collect();
-        variants.sort();
-        format!("{:?} {variants:?}", key.as_bytes())
-    });
-    let mut all: Vec<_> = entries.collect();
+    let text = |key: &CacheKey, response: &StoredResponse| {
+        let (status, headers, body) = (response.status(), response.headers(), response.body());
+        format!("{:?} {status} {headers:?} {body:?}", key.as_bytes())
+    };
+    let entries: Vec<_> = store.entries().collect();
+    let variants =
+        entries.iter().flat_map(|(key, entry)| entry.variants().iter().map(move |one| text(key, one)));
+    let mut all: Vec<_> = variants.collect();
     all.sort();
     all
 }
@@ -71,13 +71,17 @@ fn check(bytes: &[u8]) {
     fs::write(&path, bytes).expect("room in the directory");
     let (first, report, written) = load(&path, true);
     assert!(!matches!(report.end, LoadEnd::Missing | LoadEnd::Full | LoadEnd::Io(_) | LoadEnd::Aborted));
+    if report.loaded == 0 {
+        return;
+    }
     assert_eq!(written.skipped, 0, "what was read from an envelope fits into one");
     let (second, report, _) = load(&path, false);
     assert_eq!((report.end, report.skipped), (LoadEnd::Complete, 0));
     // What is over meanwhile is not needed.
     assert_eq!(report.loaded + report.unneeded, written.responses);
-    if report.unneeded == 0 {
-        assert_eq!(stored(&first), stored(&second));
+    let before = stored(&first);
+    if report.loaded == before.len() as u64 {
+        assert_eq!(before, stored(&second));
     }
 }
 
