@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     Shared,
-    log::{Entry, Next, Position, Reply},
+    log::{Entry, Next, Read, Reply},
     redis::{Registering, Server},
     registry::Survey,
 };
@@ -51,16 +51,16 @@ async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) 
     let mut failures = Backoff::new();
     let mut looked = None::<Instant>;
     loop {
-        let Some(read) = cluster.upgrade().map(|shared| shared.log.lock().next_read()) else { return Ok(()) };
+        let next_read = |shared: Arc<Shared>| shared.log.lock().next_read(Instant::now());
+        let Some(read) = cluster.upgrade().map(next_read) else { return Ok(()) };
         let registering = Registering { name: &name, run: &run, when_cut_off };
         let is_due = looked.is_none_or(|looked| looked.elapsed() >= LOOK_PAUSE);
-        let sent_at = Instant::now();
         let (reply, fields) = follower.read(read, registering, &hello, is_due).await?;
         let has_failed = reply.has_failed;
         let Some(shared) = cluster.upgrade() else { return Ok(()) };
-        let next = shared.apply(read.from, reply, sent_at);
+        let next = shared.apply(read, reply);
         if let Some(fields) = fields {
-            looked = Some(sent_at);
+            looked = Some(read.asked_at);
             shared.surveyed(Survey { run: run.clone(), now_ms: hello.now_ms(), nonce: None, fields });
         }
         drop(shared);
@@ -88,8 +88,8 @@ impl Shared {
         self.standing.surveyed(survey);
     }
 
-    /// Applies the answer to what was sent at this moment.
-    fn apply(&self, from: Option<Position>, reply: Reply<Message>, sent_at: Instant) -> Next {
+    /// Applies the answer to a read.
+    fn apply(&self, asked: Read, reply: Reply<Message>) -> Next {
         let Reply { entries, is_full, anchor, deleted, has_failed } = reply;
         // Key rules are code of the application: they run before the log is locked.
         let read = |Entry { position, purge }: Entry<Message>| Entry {
@@ -98,15 +98,15 @@ impl Shared {
         };
         let entries: Vec<_> = entries.into_iter().map(read).collect();
         let reply = Reply { entries, is_full, anchor, deleted, has_failed };
-        let (next, is_at_end) = {
+        let (next, heard_by) = {
             let mut log = self.log.lock();
-            let next = log.replied(from, &reply, &self.purge);
-            (next, log.is_caught_up() && !is_full)
+            let next = log.replied(asked.from, &reply, &self.purge);
+            (next, log.heard_by(asked, &reply))
         };
-        if is_at_end {
-            self.when_cut_off.heard(&self.purge, sent_at);
+        if let Some(told_at) = heard_by {
+            self.when_cut_off.heard(&self.purge, told_at);
         }
-        self.standing.read(&self.node, is_at_end);
+        self.standing.read(&self.node, heard_by.is_some());
         reply
             .entries
             .iter()

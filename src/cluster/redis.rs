@@ -89,11 +89,10 @@ impl Follower {
     ) -> Answer<(Reply<Message>, Option<Fields>)> {
         let Server { log, nodes, .. } = &self.server;
         let now_ms = hello.now_ms();
-        let reported = read.from.filter(|_| read.may_wait);
         let mut pipe = redis::pipe();
         pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(
             run,
-            reported,
+            read.reported(),
             now_ms,
             when_cut_off.lease(),
         ));
