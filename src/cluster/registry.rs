@@ -264,15 +264,40 @@ mod tests {
         Survey { run: "a".into(), now_ms: NOW, nonce: Some(7), fields: fields.collect() }
     }
 
-    fn check(survey: &Survey, known: &[&str]) -> Result<(), (NotEverywhereReason, Vec<String>)> {
+    type Checked = Result<(), (NotEverywhereReason, Vec<String>)>;
+
+    fn check(survey: &Survey, known: &[&str]) -> Checked {
+        check_by(Rules::default(), survey, known)
+    }
+
+    fn check_by(rules: Rules, survey: &Survey, known: &[&str]) -> Checked {
         let lease = |name: &str| {
             name.split_once(' ').map(|(_, millis)| Duration::from_millis(millis.parse().unwrap()))
         };
         let name = |name: &str| name.split(' ').next().unwrap_or_default().to_owned();
         let word = |known: &&str| (name(known), LastWord { at_ms: NOW, lease: lease(known) });
         let known = Known(known.iter().map(word).collect());
-        let checked = survey.check(Rules::default(), ENTRY, Some("a"), &known);
+        let checked = survey.check(rules, ENTRY, Some("a"), &known);
         checked.map_err(|error| (error.reason(), error.nodes().to_vec()))
+    }
+
+    /// Each line is missed by one rule alone.
+    #[test]
+    fn what_one_rule_leaves_out_is_not_everywhere() {
+        let all = Rules::default();
+        let (born, live) = (("born:a", "1"), ("n1", "a 500-2 999999"));
+        let young = ("born:a", "990000");
+        for (rules, nonce, fields, known) in [
+            (Rules { finds_entry: false, ..all }, 8, vec![born, live], vec![]),
+            (Rules { compares_runs: false, ..all }, 7, vec![born, live, ("n2", "b 900-0 999999")], vec![]),
+            (Rules { names_silent: false, ..all }, 7, vec![born, live, ("n2", "a 500-1 989999")], vec![]),
+            (Rules { remembers_nodes: false, ..all }, 7, vec![born, live], vec!["n2"]),
+            (Rules { has_grace: false, ..all }, 7, vec![young, live], vec![]),
+        ] {
+            let survey = Survey { nonce: Some(nonce), ..survey(&fields) };
+            assert!(check(&survey, &known).is_err(), "{rules:?}");
+            assert_eq!(check_by(rules, &survey, &known), Ok(()), "{rules:?}");
+        }
     }
 
     /// Each line breaks one rule.

@@ -334,6 +334,14 @@ enum Call {
 }
 
 impl Call {
+    /// Whether it is about reading the log.
+    fn is_of_reader(&self) -> bool {
+        matches!(
+            self,
+            Self::Register { .. } | Self::Read { .. } | Self::Check { .. } | Self::Answered { .. }
+        )
+    }
+
     /// Whether it is executed by the server.
     fn is_of_server(&self) -> bool {
         matches!(
