@@ -188,9 +188,10 @@ impl Survey {
         let here: BTreeSet<_> = self.nodes().map(|(name, _)| name).collect();
         // It has said nothing since the registry began: its lease is not younger.
         let is_excused = |word: &LastWord| word.lease.is_some_and(|lease| is_over(lease, age));
-        let lost = known.0.iter().filter(|(name, word)| {
-            rules.remembers_nodes && !here.contains(&***name) && !is_excused(word)
-        });
+        let lost = known
+            .0
+            .iter()
+            .filter(|(name, word)| rules.remembers_nodes && !here.contains(&***name) && !is_excused(word));
         let nodes = behind.map(|(name, _)| name).chain(lost.map(|(name, _)| &**name)).map(str::to_owned);
         let nodes: Vec<_> = nodes.collect();
         if !nodes.is_empty() {

@@ -97,7 +97,8 @@ struct Issued {
     strength: Strength,
     by: usize,
     ticket: Option<Arc<Ticket>>,
-    is_logged: bool,
+    /// When it was in a log first.
+    logged: Option<u64>,
     has_died: bool,
     confirmed: Option<Confirmed>,
 }
@@ -336,10 +337,7 @@ enum Call {
 impl Call {
     /// Whether it is about reading the log.
     fn is_of_reader(&self) -> bool {
-        matches!(
-            self,
-            Self::Register { .. } | Self::Read { .. } | Self::Check { .. } | Self::Answered { .. }
-        )
+        matches!(self, Self::Register { .. } | Self::Read { .. } | Self::Check { .. } | Self::Answered { .. })
     }
 
     /// Whether it is executed by the server.
@@ -406,7 +404,7 @@ const FAULTS: [(f64, Fault); 13] = [
     (0.12, World::cut_off),
     (0.05, World::slow_fetch),
     (0.1, World::hang),
-    (0.04, World::lapse),
+    (0.1, World::lapse),
 ];
 
 type Fault = fn(&mut World, usize);
@@ -483,7 +481,7 @@ impl World {
             strength,
             by: node,
             ticket: None,
-            is_logged: false,
+            logged: None,
             has_died: false,
             confirmed: None,
         };
@@ -598,7 +596,7 @@ impl World {
                 let purge = Purge { nonce, label, strength: message.strength };
                 let position = self.server.add(self.now, nonce, Some(purge));
                 for covered in self.covers.get(&nonce).into_iter().flatten() {
-                    self.purges[*covered].is_logged = true;
+                    self.purges[*covered].logged.get_or_insert(self.now);
                 }
                 self.send(node, Call::Acknowledge(position), false);
             }
@@ -621,14 +619,7 @@ impl World {
         }
     }
 
-    fn answered(
-        &mut self,
-        node: usize,
-        read: Read,
-        reply: &Reply<Purge>,
-        at: u64,
-        survey: Option<Survey>,
-    ) {
+    fn answered(&mut self, node: usize, read: Read, reply: &Reply<Purge>, at: u64, survey: Option<Survey>) {
         self.nodes[node].is_reading = false;
         let gaps = self.nodes[node].log.gaps();
         let (next, heard_by) = self.with_log(node, |log, target| {
@@ -648,7 +639,8 @@ impl World {
     /// What a gap has to make up for: all that was in any log before.
     fn know_gap(&mut self, node: usize, at: u64) {
         for (id, purge) in self.purges.iter().enumerate() {
-            if purge.is_logged && purge.at <= at && !self.nodes[node].applied.borrow().contains_key(&id) {
+            let was_logged = purge.logged.is_some_and(|logged| logged <= at);
+            if was_logged && !self.nodes[node].applied.borrow().contains_key(&id) {
                 self.nodes[node].learn(id, Strength::Unproven);
             }
         }
@@ -856,8 +848,11 @@ impl World {
                 None => false,
             };
             let known = request.applied.get(&id);
-            let confirmed = purge.confirmed.as_ref().filter(|confirmed| confirmed.holds(request.at, &self.nodes[node]));
-            if let Some(confirmed) = confirmed.filter(|_| !is_wrong && receipts::is_denied(purge.strength, how)) {
+            let confirmed =
+                purge.confirmed.as_ref().filter(|confirmed| confirmed.holds(request.at, &self.nodes[node]));
+            if let Some(confirmed) =
+                confirmed.filter(|_| !is_wrong && receipts::is_denied(purge.strength, how))
+            {
                 self.violation.get_or_insert(format!(
                     "node {node} key {}: {how:?}, read at {read}, before purge {id} of {} at {}, which was \
                      everywhere at {}, known as {known:?} at {}",
@@ -1144,15 +1139,15 @@ fn played<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Runs a variant until an invariant is broken, at most as often as it says.
-fn first_broken(variant: Variant) -> Option<(u64, String)> {
+/// Runs a variant until an invariant is broken in words that have these, at most as often as it says.
+fn first_broken(variant: Variant, words: &str) -> Option<(u64, String)> {
     (0..variant.runs).find_map(|seed| {
         let violation = played(|| {
             let mut world = World::new(seed, variant);
             world.run();
             world.violation
         });
-        violation.map(|violation| (seed, violation))
+        violation.filter(|violation| violation.contains(words)).map(|violation| (seed, violation))
     })
 }
 
@@ -1172,16 +1167,21 @@ fn the_rules_hold_under_random_schedules() {
         confirmed_without += world.confirmed_without;
         broken = broken.or(world.violation.map(|violation| (seed, violation)));
     }
-    println!("{runs} runs: {fresh} fresh from the second tier, {confirmed} confirmed, {confirmed_without} of them without a node");
+    println!(
+        "{runs} runs: {fresh} fresh from the second tier, {confirmed} confirmed, {confirmed_without} of them without a node"
+    );
     assert_eq!(broken, None);
     assert!(fresh > runs / 2, "the second tier is of use: {fresh} times in {runs} runs");
     assert!(confirmed > runs / 2, "receipts are of use: {confirmed} in {runs} runs");
-    assert!(confirmed_without > runs / 20, "nodes are not waited for: {confirmed_without} times in {runs} runs");
+    assert!(
+        confirmed_without > runs / 20,
+        "nodes are not waited for: {confirmed_without} times in {runs} runs"
+    );
 }
 
-/// Those of these variants in which nothing is ever broken.
-fn unnoticed(variants: impl IntoIterator<Item = (&'static str, Variant)>) -> Vec<&'static str> {
-    let is_unnoticed = |(name, variant)| match first_broken(variant) {
+/// Those of these variants in which nothing is ever broken in words that have these.
+fn unnoticed(words: &str, variants: impl IntoIterator<Item = (&'static str, Variant)>) -> Vec<&'static str> {
+    let is_unnoticed = |(name, variant)| match first_broken(variant, words) {
         Some((seed, violation)) => {
             println!("{name}: run {seed}: {violation}");
             None
@@ -1211,7 +1211,7 @@ fn each_rule_of_the_log_is_missed_where_it_is_left_out() {
         ("the entry is noted when the response is stored", with(Rules { as_of_from_begin: false, ..all })),
         ("a full outbox becomes a soft purge", with(Rules { overflow_is_unproven: false, ..all })),
     ];
-    assert_eq!(unnoticed(variants), Vec::<&str>::new());
+    assert_eq!(unnoticed("", variants), Vec::<&str>::new());
 }
 
 #[test]
@@ -1227,5 +1227,5 @@ fn each_rule_of_a_node_is_missed_where_it_is_left_out() {
             Variant { is_silent_where_nothing_is_held: true, ..all },
         ),
     ];
-    assert_eq!(unnoticed(variants), Vec::<&str>::new());
+    assert_eq!(unnoticed("", variants), Vec::<&str>::new());
 }
