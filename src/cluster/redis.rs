@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use redis::Value;
+use redis::{Pipeline, Value};
+use tokio::time::Instant;
 
 use super::{
     WhenCutOff,
@@ -11,7 +12,8 @@ use super::{
 };
 use crate::{
     remote::connection::{
-        Address, Answer, Connection, Hello, ServerError, bytes, info_field, list, millis, text,
+        Address, Answer, Clock, Connection, Hello, ServerError, accepted, bytes, info_field, list, millis,
+        refusal, text,
     },
     sequence::{Message, MessageKind, Strength},
 };
@@ -37,11 +39,53 @@ impl Server {
         Self { address, log, nodes }
     }
 
-    /// A connection that is used by nothing but the reader of the log.
-    pub(super) async fn follow(&self) -> Answer<(Follower, Hello)> {
+    /// A connection that is used by nothing but the reader of the log, and the run of the server if it says that.
+    pub(super) async fn follow(&self) -> Answer<(Follower, Option<String>)> {
         let (mut connection, _) = self.address.connect().await?;
-        let hello = connection.hello().await?;
-        Ok((Follower { connection, server: self.clone() }, hello))
+        let Hello { run, clock } = connection.hello().await?;
+        Ok((Follower { connection, server: self.clone(), clock }, run))
+    }
+
+    /// Removes registrations. Those that the server refuses to remove stay.
+    async fn forget(&self, connection: &mut Connection, names: &[String], limit: Duration) -> Answer<()> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("HDEL").arg(&self.nodes).arg(names);
+        connection.ask(&pipe, limit).await.map(drop)
+    }
+
+    /// What a node registers with, and reads the log by. It registers before it reads: what is logged before the others
+    /// can see it is read. What comes behind the read was executed after it, also if it has waited.
+    fn reading(
+        &self,
+        read: Read,
+        Registering { name, run, when_cut_off }: Registering<'_>,
+        now_ms: u64,
+        is_due: bool,
+    ) -> Pipeline {
+        let Self { log, nodes, .. } = self;
+        let mut pipe = redis::pipe();
+        // First: what comes behind the read may have to wait.
+        pipe.cmd("TIME");
+        pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(
+            run,
+            read.reported(),
+            now_ms,
+            when_cut_off.lease(),
+        ));
+        pipe.cmd("HSETNX").arg(nodes).arg(registry::birth_field(run)).arg(now_ms);
+        let from = read.from.map_or_else(|| "0-0".to_owned(), |position| position.id.to_string());
+        pipe.cmd("XREAD");
+        if read.may_wait {
+            let longest = u64::try_from(when_cut_off.longest_wait().as_millis()).unwrap_or(1);
+            pipe.arg("BLOCK").arg(longest.max(1));
+        }
+        pipe.arg("COUNT").arg(CHUNK).arg("STREAMS").arg(log).arg(&from);
+        pipe.cmd("XRANGE").arg(log).arg(&from).arg(&from);
+        pipe.cmd("XINFO").arg("STREAM").arg(log);
+        if is_due {
+            pipe.cmd("HGETALL").arg(nodes);
+        }
+        pipe
     }
 
     /// A connection for all else.
@@ -62,10 +106,32 @@ pub(super) struct Registering<'a> {
 /// Fields and values of the registry.
 pub(super) type Fields = Vec<(String, String)>;
 
+/// What the server has answered to a read.
+pub(super) struct Answered {
+    pub(super) reply: Reply<Message>,
+    /// What stands in the registry, if that was asked for.
+    pub(super) fields: Option<Fields>,
+    /// Whether the others can see that this node was there before it read.
+    pub(super) is_registered: bool,
+    /// Whether an empty log can be told from one that may not be read.
+    pub(super) is_readable: bool,
+    /// The first refusal of a command, in the server's words.
+    pub(super) refusal: Option<String>,
+}
+
+/// Refusals of a registration that no later one on the same connection is free of: a primary that was demoted
+/// takes none any more, while another server may stand behind its name by now.
+const LASTING: [&str; 2] = ["READONLY ", "NOPERM "];
+
+/// Of a log that is not there.
+const NO_LOG: &str = "ERR no such key";
+
 /// Follows the log.
 pub(super) struct Follower {
     connection: Connection,
     server: Server,
+    /// Read anew with each read of the log: it may be set, and the one here may stand still or run at another rate.
+    clock: Clock,
 }
 
 impl Follower {
@@ -78,42 +144,34 @@ impl Follower {
         Ok(policy.is_some_and(|policy| policy.starts_with("allkeys")))
     }
 
-    /// Registers, reads, and asks for the anchor, in one write. What comes behind the read was executed after
-    /// it, also if it has waited. Looks at the registry as well if that `is_due`.
+    /// The server's clock now.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    /// Registers, reads, and asks for the anchor, in one write. Looks at the registry as well if that `is_due`.
     pub(super) async fn read(
         &mut self,
         read: Read,
-        Registering { name, run, when_cut_off }: Registering<'_>,
-        hello: &Hello,
+        registering: Registering<'_>,
         is_due: bool,
-    ) -> Answer<(Reply<Message>, Option<Fields>)> {
-        let Server { log, nodes, .. } = &self.server;
-        let now_ms = hello.now_ms();
-        let mut pipe = redis::pipe();
-        pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(
-            run,
-            read.reported(),
-            now_ms,
-            when_cut_off.lease(),
-        ));
-        pipe.cmd("HSETNX").arg(nodes).arg(registry::birth_field(run)).arg(now_ms);
-        let from = read.from.map_or_else(|| "0-0".to_owned(), |position| position.id.to_string());
-        pipe.cmd("XREAD");
-        if read.may_wait {
-            let longest = u64::try_from(when_cut_off.longest_wait().as_millis()).unwrap_or(1);
-            pipe.arg("BLOCK").arg(longest.max(1));
-        }
-        pipe.arg("COUNT").arg(CHUNK).arg("STREAMS").arg(log).arg(&from);
-        pipe.cmd("XRANGE").arg(log).arg(&from).arg(&from);
-        pipe.cmd("XINFO").arg("STREAM").arg(log);
-        if is_due {
-            pipe.cmd("HGETALL").arg(nodes);
-        }
+    ) -> Answer<Answered> {
+        let (now_ms, sent_at) = (self.now_ms(), Instant::now());
+        let pipe = self.server.reading(read, registering, now_ms, is_due);
         let mut answers = self.connection.ask(&pipe, LOG_TIMEOUT).await?;
-        let fields = if is_due { answers.pop().map(fields) } else { None };
-        let [_, _, entries, anchor, info] = answers.try_into().map_err(|_| ServerError::Answer)?;
-        let has_failed =
-            [&entries, &anchor, &info].iter().any(|answer| matches!(answer, Value::ServerError(_)));
+        let fields = if is_due { answers.pop() } else { None };
+        let [time, registered, born, entries, anchor, info] =
+            answers.try_into().map_err(|_| ServerError::Answer)?;
+        self.clock = Clock::read(time, sent_at)?;
+        let registering = [refusal(&registered), refusal(&born)];
+        if let Some(why) = lasting(&registering) {
+            return Err(ServerError::Refused(why.to_owned()));
+        }
+        let reading = [refusal(&entries), refusal(&anchor), refusal(&info)];
+        let is_registered = registering.iter().all(Option::is_none);
+        let (is_readable, has_failed) =
+            (reading[..2].iter().all(Option::is_none), reading.iter().any(Option::is_some));
+        let looking = fields.as_ref().and_then(refusal);
         let entries = stream_entries(entries);
         let reply = Reply {
             is_full: entries.len() >= CHUNK,
@@ -122,7 +180,19 @@ impl Follower {
             entries,
             has_failed,
         };
-        Ok((reply, fields))
+        let reading = reading.into_iter().flatten().filter(|why| why.trim_end() != NO_LOG);
+        Ok(Answered {
+            reply,
+            fields: fields.filter(|_| looking.is_none()).map(self::fields),
+            is_registered,
+            is_readable,
+            refusal: registering.into_iter().flatten().chain(reading).chain(looking).next(),
+        })
+    }
+
+    /// Removes registrations.
+    pub(super) async fn forget(&mut self, names: &[String]) -> Answer<()> {
+        self.server.forget(&mut self.connection, names, LOG_TIMEOUT).await
     }
 
     /// Adds an entry to hold on to.
@@ -130,7 +200,11 @@ impl Follower {
         let mut pipe = redis::pipe();
         pipe.cmd("XADD").arg(&self.server.log).arg("*");
         pipe.arg("k").arg("mark").arg("n").arg(fastrand::u64(..)).arg("w").arg(name);
-        self.connection.ask(&pipe, LOG_TIMEOUT).await.map(drop)
+        self.connection
+            .ask(&pipe, LOG_TIMEOUT)
+            .await?
+            .into_iter()
+            .try_for_each(|answer| accepted(answer).map(drop))
     }
 }
 
@@ -178,9 +252,7 @@ impl Writer {
 
     /// Removes registrations.
     pub(super) async fn forget(&mut self, names: &[String]) -> Answer<()> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("HDEL").arg(&self.server.nodes).arg(names);
-        self.connection.ask(&pipe, WRITE_TIMEOUT).await.map(drop)
+        self.server.forget(&mut self.connection, names, WRITE_TIMEOUT).await
     }
 
     /// Says that this node has left.
@@ -227,6 +299,12 @@ fn message(kind: &str, argument: &[u8], strength: &str) -> Message {
         (Some(kind), Some(strength)) => Message::new(kind, argument, strength),
         _ => Message::doubt(),
     }
+}
+
+/// Why this server will take no registration.
+fn lasting(refusals: &[Option<String>]) -> Option<&str> {
+    let is_lasting = |why: &&str| LASTING.iter().any(|code| why.starts_with(code));
+    refusals.iter().flatten().map(String::as_str).find(is_lasting)
 }
 
 /// Keys and values, as RESP2 and RESP3 have them.
@@ -278,7 +356,37 @@ fn entry(value: Value) -> Option<Entry<Message>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::EntryId;
+    use crate::{remote::connection::Location, store::EntryId};
+
+    /// What is logged before the others can see the node is read, and what is anchored behind the read was so before.
+    #[test]
+    fn a_node_registers_before_it_reads_and_looks_for_its_anchor_after_that() {
+        let address = Location::new("redis://127.0.0.1:1").resolve().unwrap();
+        let server = Server::new(address, "test");
+        let registering = Registering { name: "n1", run: "r", when_cut_off: WhenCutOff::ServeOn };
+        let from = Some(Position { id: EntryId { millis: 5, number: 1 }, nonce: 7 });
+        for (may_wait, value, wait) in [(false, "r - 9", ""), (true, "r 5-1 9", "BLOCK 1000 ")] {
+            let read = Read { from, may_wait, asked_at: Instant::now() };
+            let pipe = server.reading(read, registering, 9, true);
+            let words = |cmd: &redis::Cmd| {
+                let words = cmd.args_iter().map(|arg| match arg {
+                    redis::Arg::Simple(word) => str::from_utf8(word).unwrap().to_owned(),
+                    other => panic!("{other:?}"),
+                });
+                words.collect::<Vec<_>>().join(" ")
+            };
+            let expected = [
+                "TIME".to_owned(),
+                format!("HSET {{test}}:1:nodes n1 {value}"),
+                "HSETNX {test}:1:nodes born:r 9".to_owned(),
+                format!("XREAD {wait}COUNT 512 STREAMS {{test}}:1:purges 5-1"),
+                "XRANGE {test}:1:purges 5-1 5-1".to_owned(),
+                "XINFO STREAM {test}:1:purges".to_owned(),
+                "HGETALL {test}:1:nodes".to_owned(),
+            ];
+            assert_eq!(pipe.cmd_iter().map(words).collect::<Vec<_>>(), expected);
+        }
+    }
 
     #[test]
     fn what_is_not_known_may_be_any_purge() {
