@@ -180,6 +180,8 @@ struct Node {
     is_reading: bool,
     is_hung: bool,
     away: u64,
+    /// The process does nothing until then.
+    stopped: u64,
     belonging: Belonging,
     applied: RefCell<HashMap<PurgeId, Strength>>,
 }
@@ -225,6 +227,7 @@ impl Node {
             is_reading: false,
             is_hung: false,
             away: 0,
+            stopped: 0,
             belonging,
             applied: RefCell::default(),
         }
@@ -391,7 +394,7 @@ struct World {
     confirmed_without: u64,
 }
 
-const FAULTS: [(f64, Fault); 13] = [
+const FAULTS: [(f64, Fault); 14] = [
     (0.3, World::drop_link),
     (0.12, World::trim),
     (0.04, World::delete),
@@ -405,6 +408,7 @@ const FAULTS: [(f64, Fault); 13] = [
     (0.05, World::slow_fetch),
     (0.1, World::hang),
     (0.1, World::lapse),
+    (0.06, World::stop),
 ];
 
 type Fault = fn(&mut World, usize);
@@ -450,6 +454,10 @@ impl World {
         _ = tokio::time::advance(Duration::from_millis(steps * STEP_MS)).now_or_never();
     }
 
+    fn is_stopped(&self, id: u64) -> bool {
+        self.by_id(id).is_some_and(|node| self.now < self.nodes[node].stopped)
+    }
+
     fn by_id(&self, id: u64) -> Option<usize> {
         self.nodes.iter().position(|node| node.id == id)
     }
@@ -470,6 +478,9 @@ impl World {
     // Purges.
 
     fn issue(&mut self, node: usize, label: &'static str, strength: Strength, is_unsafe: bool) {
+        if self.is_stopped(self.nodes[node].id) {
+            return;
+        }
         let is_idle = (0..KEYS).filter(|key| reaches(label, *key)).all(|key| {
             !self.nodes[node].held.contains_key(&key) && !self.nodes[node].flights.contains_key(&key)
         });
@@ -527,7 +538,8 @@ impl World {
         let mut seen = BTreeSet::new();
         for (place, sent) in self.sent.iter().enumerate() {
             let is_first = sent.is_late || seen.insert(sent.node);
-            if is_first && sent.after <= self.now {
+            let is_taken = sent.call.is_of_server() || !self.is_stopped(sent.node);
+            if is_first && is_taken && sent.after <= self.now {
                 heads.push(place);
             }
         }
@@ -659,7 +671,8 @@ impl World {
     }
 
     fn read(&mut self, node: usize) {
-        if self.nodes[node].is_linked && !self.nodes[node].is_reading {
+        let is_stopped = self.is_stopped(self.nodes[node].id);
+        if self.nodes[node].is_linked && !self.nodes[node].is_reading && !is_stopped {
             self.nodes[node].is_reading = true;
             let read = self.nodes[node].log.next_read(Instant::now());
             let registration = self.registration(node, read);
@@ -698,6 +711,9 @@ impl World {
 
     fn request(&mut self, node: usize, key: usize) {
         let place = &self.nodes[node];
+        if self.is_stopped(place.id) {
+            return;
+        }
         let applied = place.applied.borrow().clone();
         let request = Request { key, at: self.now, floor: place.floor(key), applied };
         let held = place.held.get(&key).map(|held| (place.judge(held), held.read));
@@ -874,6 +890,9 @@ impl World {
     fn step(&mut self) {
         self.pass(1);
         let node = self.random.usize(..self.nodes.len());
+        if self.is_stopped(self.nodes[node].id) {
+            return self.deliver();
+        }
         for flight in self.nodes[node].flights.values().copied().collect::<Vec<_>>() {
             if self.flights[flight].patience < self.now && self.flights[flight].node == self.nodes[node].id {
                 self.ask_origin(node, flight);
@@ -1062,10 +1081,16 @@ impl World {
         }
     }
 
-    /// The second invariant.
+    /// It goes on with what it was about to do.
+    fn stop(&mut self, node: usize) {
+        self.nodes[node].stopped = self.now + self.random.u64(0..600);
+    }
+
+    /// The third invariant.
     fn settle(&mut self) {
         self.has_faults = false;
         for node in 0..self.nodes.len() {
+            self.nodes[node].stopped = 0;
             if self.nodes[node].is_hung {
                 self.drop_link(node);
             }

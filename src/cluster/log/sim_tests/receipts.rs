@@ -220,11 +220,11 @@ impl World {
     /// receipt.
     pub(super) fn lapse(&mut self, node: usize) {
         let other = self.random.usize(..self.nodes.len());
-        if other == node || !self.nodes[other].is_linked {
+        let is_stopped = |node: usize| self.is_stopped(self.nodes[node].id);
+        if other == node || !self.nodes[other].is_linked || is_stopped(node) || is_stopped(other) {
             return;
         }
-        let how = self.random.usize(..3);
-        match how {
+        match self.random.usize(..4) {
             0 => {
                 self.restart(node);
                 self.connect(node);
@@ -236,6 +236,7 @@ impl World {
                 self.drop_link(node);
                 self.nodes[node].away = self.now + 10 * LEASE_STEPS;
             }
+            2 => self.nodes[node].stopped = self.now + LEASE_STEPS + self.random.u64(..LEASE_STEPS),
             _ => self.nodes[node].is_hung = self.nodes[node].is_linked,
         }
         self.request(node, 0);
@@ -259,7 +260,7 @@ impl World {
         }
         (0..3).for_each(|_| self.ask_everywhere(other));
         self.up_to(16);
-        self.nodes[node].away = 0;
+        (self.nodes[node].away, self.nodes[node].stopped) = (0, 0);
         if self.nodes[node].is_hung {
             self.drop_link(node);
         }
