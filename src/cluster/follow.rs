@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     Shared,
-    log::{Entry, Next, Position, Reply},
+    log::{Entry, Next, Read, Reply},
     redis::{Answered, Registering, Server},
     registry::Survey,
 };
@@ -51,17 +51,17 @@ async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) 
     let mut failures = Backoff::new();
     let mut looked = None::<Instant>;
     loop {
-        let Some(read) = cluster.upgrade().map(|shared| shared.log.lock().next_read()) else { return Ok(()) };
+        let next_read = |shared: Arc<Shared>| shared.log.lock().next_read(Instant::now());
+        let Some(read) = cluster.upgrade().map(next_read) else { return Ok(()) };
         let registering = Registering { name: &name, run: &run, when_cut_off };
         let is_due = looked.is_none_or(|looked| looked.elapsed() >= LOOK_PAUSE);
-        let sent_at = Instant::now();
         let answered = follower.read(read, registering, is_due).await?;
         let Answered { reply, fields, is_registered, is_readable, refusal } = answered;
         let has_failed = reply.has_failed;
         let Some(shared) = cluster.upgrade() else { return Ok(()) };
-        let next = shared.apply(read.from, reply, is_registered.then_some(sent_at), refusal);
+        let next = shared.apply(read, reply, is_registered, refusal);
         let forgotten = fields.map(|fields| {
-            looked = Some(sent_at);
+            looked = Some(read.asked_at);
             shared.surveyed(Survey { run: run.clone(), now_ms: follower.now_ms(), nonce: None, fields })
         });
         drop(shared);
@@ -96,13 +96,13 @@ impl Shared {
         forgotten
     }
 
-    /// Applies the answer to a read that the others know of since before `told_at`, if they do, and notes what of it
-    /// the server has refused.
+    /// Applies the answer to a read, before which the others were told of this node if it `is_registered`, and notes
+    /// what of it the server has refused.
     fn apply(
         &self,
-        from: Option<Position>,
+        asked: Read,
         reply: Reply<Message>,
-        told_at: Option<Instant>,
+        is_registered: bool,
         refusal: Option<String>,
     ) -> Next {
         let Reply { entries, is_full, anchor, deleted, has_failed } = reply;
@@ -113,15 +113,15 @@ impl Shared {
         };
         let entries: Vec<_> = entries.into_iter().map(read).collect();
         let reply = Reply { entries, is_full, anchor, deleted, has_failed };
-        let (next, is_at_end) = {
+        let (next, heard_by) = {
             let mut log = self.log.lock();
-            let next = log.replied(from, &reply, &self.purge);
-            (next, log.is_caught_up() && !is_full)
+            let next = log.replied(asked.from, &reply, &self.purge);
+            (next, log.heard_by(asked, &reply))
         };
-        if let Some(told_at) = told_at.filter(|_| is_at_end) {
+        if let Some(told_at) = heard_by.filter(|_| is_registered) {
             self.when_cut_off.heard(&self.purge, told_at);
         }
-        self.standing.read(&self.node, is_at_end, refusal);
+        self.standing.read(&self.node, heard_by.is_some(), refusal);
         reply
             .entries
             .iter()

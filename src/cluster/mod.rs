@@ -103,7 +103,7 @@ use crate::{
     http::storing::after,
     purge::{Applicable, Purge},
     remote::connection::{AddressError, Location, is_name},
-    sequence::{AsOf, Journal, Message, NotEverywhere, NotEverywhereReason, Receipt},
+    sequence::{AsOf, Journal, Message, NotEverywhere, NotEverywhereReason, Receipt, Strength},
 };
 
 /// A node of a cluster; see the [module](self).
@@ -355,12 +355,7 @@ impl Shared {
         }
         drop(surveyor);
         let run = self.run.lock().clone();
-        let known = {
-            let mut known = self.known.lock();
-            known.note(&survey);
-            known.clone()
-        };
-        survey.check(position, run.as_deref(), &known)
+        self.known.lock().check(&survey, position, run.as_deref())
     }
 }
 
@@ -371,8 +366,8 @@ impl Target for Purge {
         self.apply(purge)
     }
 
-    fn doubt(&self) -> u64 {
-        Self::doubt(self)
+    fn doubt(&self, strength: Strength) {
+        Self::doubt(self, strength);
     }
 
     fn current(&self) -> u64 {
@@ -408,8 +403,7 @@ impl Journal for Following {
     fn begun(&self, as_of: AsOf) -> Option<u64> {
         let shared = self.0.upgrade()?;
         let log = shared.log.lock();
-        // Elsewhere purges may have been missed.
-        log.begun(as_of, &shared.purge).filter(|_| log.is_caught_up())
+        log.begun(as_of, &shared.purge)
     }
 
     fn is_caught_up(&self) -> bool {

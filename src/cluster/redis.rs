@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     remote::connection::{
-        Address, Answer, Clock, Connection, Hello, ServerError, Value, accepted, bytes, commands, info_field,
-        list, millis, refusal, text,
+        Address, Answer, Clock, Commands, Connection, Hello, ServerError, Value, accepted, bytes, commands,
+        info_field, list, millis, refusal, text,
     },
     sequence::{Message, MessageKind, Strength},
 };
@@ -50,6 +50,41 @@ impl Server {
         let mut pipe = commands();
         pipe.cmd("HDEL").arg(&self.nodes).arg(names);
         connection.ask(&pipe, limit).await.map(drop)
+    }
+
+    /// What a node registers with, and reads the log by. It registers before it reads: what is logged before the others
+    /// can see it is read. What comes behind the read was executed after it, also if it has waited.
+    fn reading(
+        &self,
+        read: Read,
+        Registering { name, run, when_cut_off }: Registering<'_>,
+        now_ms: u64,
+        is_due: bool,
+    ) -> Commands {
+        let Self { log, nodes, .. } = self;
+        let mut pipe = commands();
+        // First: what comes behind the read may have to wait.
+        pipe.cmd("TIME");
+        pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(
+            run,
+            read.reported(),
+            now_ms,
+            when_cut_off.lease(),
+        ));
+        pipe.cmd("HSETNX").arg(nodes).arg(registry::birth_field(run)).arg(now_ms);
+        let from = read.from.map_or_else(|| "0-0".to_owned(), |position| position.id.to_string());
+        pipe.cmd("XREAD");
+        if read.may_wait {
+            let longest = u64::try_from(when_cut_off.longest_wait().as_millis()).unwrap_or(1);
+            pipe.arg("BLOCK").arg(longest.max(1));
+        }
+        pipe.arg("COUNT").arg(CHUNK).arg("STREAMS").arg(log).arg(&from);
+        pipe.cmd("XRANGE").arg(log).arg(&from).arg(&from);
+        pipe.cmd("XINFO").arg("STREAM").arg(log);
+        if is_due {
+            pipe.cmd("HGETALL").arg(nodes);
+        }
+        pipe
     }
 
     /// A connection for all else.
@@ -113,39 +148,15 @@ impl Follower {
         self.clock.now_ms()
     }
 
-    /// Registers, reads, and asks for the anchor, in one write. What comes behind the read was executed after
-    /// it, also if it has waited. Looks at the registry as well if that `is_due`.
+    /// Registers, reads, and asks for the anchor, in one write. Looks at the registry as well if that `is_due`.
     pub(super) async fn read(
         &mut self,
         read: Read,
-        Registering { name, run, when_cut_off }: Registering<'_>,
+        registering: Registering<'_>,
         is_due: bool,
     ) -> Answer<Answered> {
-        let Server { log, nodes, .. } = &self.server;
         let (now_ms, sent_at) = (self.now_ms(), Instant::now());
-        let reported = read.from.filter(|_| read.may_wait);
-        let mut pipe = commands();
-        // First: what comes behind the read may have to wait.
-        pipe.cmd("TIME");
-        pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(
-            run,
-            reported,
-            now_ms,
-            when_cut_off.lease(),
-        ));
-        pipe.cmd("HSETNX").arg(nodes).arg(registry::birth_field(run)).arg(now_ms);
-        let from = read.from.map_or_else(|| "0-0".to_owned(), |position| position.id.to_string());
-        pipe.cmd("XREAD");
-        if read.may_wait {
-            let longest = u64::try_from(when_cut_off.longest_wait().as_millis()).unwrap_or(1);
-            pipe.arg("BLOCK").arg(longest.max(1));
-        }
-        pipe.arg("COUNT").arg(CHUNK).arg("STREAMS").arg(log).arg(&from);
-        pipe.cmd("XRANGE").arg(log).arg(&from).arg(&from);
-        pipe.cmd("XINFO").arg("STREAM").arg(log);
-        if is_due {
-            pipe.cmd("HGETALL").arg(nodes);
-        }
+        let pipe = self.server.reading(read, registering, now_ms, is_due);
         let mut answers = self.connection.ask(&pipe, LOG_TIMEOUT).await?;
         let fields = if is_due { answers.pop() } else { None };
         let [time, registered, born, entries, anchor, info] =
@@ -344,7 +355,37 @@ fn entry(value: Value) -> Option<Entry<Message>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::EntryId;
+    use crate::{remote::connection::Location, store::EntryId};
+
+    /// What is logged before the others can see the node is read, and what is anchored behind the read was so before.
+    #[test]
+    fn a_node_registers_before_it_reads_and_looks_for_its_anchor_after_that() {
+        let address = Location::new("redis://127.0.0.1:1").resolve().unwrap();
+        let server = Server::new(address, "test");
+        let registering = Registering { name: "n1", run: "r", when_cut_off: WhenCutOff::ServeOn };
+        let from = Some(Position { id: EntryId { millis: 5, number: 1 }, nonce: 7 });
+        for (may_wait, value, wait) in [(false, "r - 9", ""), (true, "r 5-1 9", "BLOCK 1000 ")] {
+            let read = Read { from, may_wait, asked_at: Instant::now() };
+            let pipe = server.reading(read, registering, 9, true);
+            let words = |cmd: &redis::Cmd| {
+                let words = cmd.args_iter().map(|arg| match arg {
+                    redis::Arg::Simple(word) => str::from_utf8(word).unwrap().to_owned(),
+                    other => panic!("{other:?}"),
+                });
+                words.collect::<Vec<_>>().join(" ")
+            };
+            let expected = [
+                "TIME".to_owned(),
+                format!("HSET {{test}}:1:nodes n1 {value}"),
+                "HSETNX {test}:1:nodes born:r 9".to_owned(),
+                format!("XREAD {wait}COUNT 512 STREAMS {{test}}:1:purges 5-1"),
+                "XRANGE {test}:1:purges 5-1 5-1".to_owned(),
+                "XINFO STREAM {test}:1:purges".to_owned(),
+                "HGETALL {test}:1:nodes".to_owned(),
+            ];
+            assert_eq!(pipe.cmd_iter().map(words).collect::<Vec<_>>(), expected);
+        }
+    }
 
     #[test]
     fn what_is_not_known_may_be_any_purge() {

@@ -115,6 +115,35 @@ impl Known {
         }
         self.0.retain(|_, word| !survey.is_old(word.at_ms));
     }
+
+    /// Whether no node serves what the entry has purged: each has applied it, or its lease is over. `run` is the
+    /// one from which this node reads the log.
+    pub(super) fn check(
+        &mut self,
+        survey: &Survey,
+        position: Position,
+        run: Option<&str>,
+    ) -> Result<(), NotEverywhere> {
+        self.check_by(Rules::default(), survey, position, run)
+    }
+
+    pub(super) fn check_by(
+        &mut self,
+        rules: Rules,
+        survey: &Survey,
+        position: Position,
+        run: Option<&str>,
+    ) -> Result<(), NotEverywhere> {
+        self.note(survey);
+        survey.check(rules, position, run, self)
+    }
+}
+
+#[cfg(test)]
+impl Known {
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
 }
 
 pub(super) fn parse_id(text: &str) -> Option<EntryId> {
@@ -150,24 +179,27 @@ impl Survey {
         self.fields.iter().filter(is_forgotten).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether no node serves what the entry has purged: each has applied it, or its lease is over. `run` is the
-    /// one from which this node reads the log, and `known` are nodes that were seen before.
-    pub(super) fn check(
+    fn check(
         &self,
+        rules: Rules,
         position: Position,
         run: Option<&str>,
         known: &Known,
     ) -> Result<(), NotEverywhere> {
-        if self.nonce != Some(position.nonce) || run != Some(&self.run) {
+        let is_found = self.nonce == Some(position.nonce) && run == Some(&self.run);
+        if !is_found && rules.finds_entry {
             return Err(NotEverywhere::new(NotEverywhereReason::NotSent, Vec::new()));
         }
         let age = self.age();
-        let is_safe = |node: &Node<'_>| node.has_left() || self.is_safe(node, position);
+        let is_safe = |node: &Node<'_>| node.has_left() || self.is_safe(rules, node, position);
         let behind = self.nodes().filter(|(_, node)| !node.as_ref().is_some_and(is_safe));
         let here: BTreeSet<_> = self.nodes().map(|(name, _)| name).collect();
         // It has said nothing since the registry began: its lease is not younger.
         let is_excused = |word: &LastWord| word.lease.is_some_and(|lease| is_over(lease, age));
-        let lost = known.0.iter().filter(|(name, word)| !here.contains(&***name) && !is_excused(word));
+        let lost = known
+            .0
+            .iter()
+            .filter(|(name, word)| rules.remembers_nodes && !here.contains(&***name) && !is_excused(word));
         let nodes = behind.map(|(name, _)| name).chain(lost.map(|(name, _)| &**name)).map(str::to_owned);
         let nodes: Vec<_> = nodes.collect();
         if !nodes.is_empty() {
@@ -176,7 +208,7 @@ impl Survey {
         // Who was registered in one that was lost, and has said nothing since, may serve for so long.
         let leases = self.nodes().filter_map(|(_, node)| node?.lease);
         let longest = leases.chain(known.0.values().filter_map(|word| word.lease)).max().unwrap_or_default();
-        match is_over(longest, age) && age > SILENCE {
+        match is_over(longest, age) && age > SILENCE || !rules.has_grace {
             true => Ok(()),
             false => Err(NotEverywhere::new(NotEverywhereReason::Young, Vec::new())),
         }
@@ -190,11 +222,37 @@ impl Survey {
     }
 
     /// Whether a node serves nothing that was purged up to there.
-    fn is_safe(&self, node: &Node<'_>, position: Position) -> bool {
+    fn is_safe(&self, rules: Rules, node: &Node<'_>, position: Position) -> bool {
         let silent_for = node.silent_for(self.now_ms);
+        if !rules.names_silent && silent_for > SILENCE {
+            return true;
+        }
         // Ids of different runs say nothing: lost ones are larger than new ones.
-        let has_applied = node.run == self.run && node.position.is_some_and(|applied| applied >= position.id);
+        let is_of_run = node.run == self.run || !rules.compares_runs;
+        let has_applied = is_of_run && node.position.is_some_and(|applied| applied >= position.id);
         has_applied && silent_for <= SILENCE || node.lease.is_some_and(|lease| is_over(lease, silent_for))
+    }
+}
+
+/// What the tests switch off, one at a time, to see it missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rules {
+    pub(super) finds_entry: bool,
+    pub(super) compares_runs: bool,
+    pub(super) names_silent: bool,
+    pub(super) remembers_nodes: bool,
+    pub(super) has_grace: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            finds_entry: true,
+            compares_runs: true,
+            names_silent: true,
+            remembers_nodes: true,
+            has_grace: true,
+        }
     }
 }
 
@@ -215,15 +273,40 @@ mod tests {
         Survey { run: "a".into(), now_ms: NOW, nonce: Some(7), fields: fields.collect() }
     }
 
-    fn check(survey: &Survey, known: &[&str]) -> Result<(), (NotEverywhereReason, Vec<String>)> {
+    type Checked = Result<(), (NotEverywhereReason, Vec<String>)>;
+
+    fn check(survey: &Survey, known: &[&str]) -> Checked {
+        check_by(Rules::default(), survey, known)
+    }
+
+    fn check_by(rules: Rules, survey: &Survey, known: &[&str]) -> Checked {
         let lease = |name: &str| {
             name.split_once(' ').map(|(_, millis)| Duration::from_millis(millis.parse().unwrap()))
         };
         let name = |name: &str| name.split(' ').next().unwrap_or_default().to_owned();
         let word = |known: &&str| (name(known), LastWord { at_ms: NOW, lease: lease(known) });
         let known = Known(known.iter().map(word).collect());
-        let checked = survey.check(ENTRY, Some("a"), &known);
+        let checked = survey.check(rules, ENTRY, Some("a"), &known);
         checked.map_err(|error| (error.reason(), error.nodes().to_vec()))
+    }
+
+    /// Each line is missed by one rule alone.
+    #[test]
+    fn what_one_rule_leaves_out_is_not_everywhere() {
+        let all = Rules::default();
+        let (born, live) = (("born:a", "1"), ("n1", "a 500-2 999999"));
+        let young = ("born:a", "990000");
+        for (rules, nonce, fields, known) in [
+            (Rules { finds_entry: false, ..all }, 8, vec![born, live], vec![]),
+            (Rules { compares_runs: false, ..all }, 7, vec![born, live, ("n2", "b 900-0 999999")], vec![]),
+            (Rules { names_silent: false, ..all }, 7, vec![born, live, ("n2", "a 500-1 989999")], vec![]),
+            (Rules { remembers_nodes: false, ..all }, 7, vec![born, live], vec!["n2"]),
+            (Rules { has_grace: false, ..all }, 7, vec![young, live], vec![]),
+        ] {
+            let survey = Survey { nonce: Some(nonce), ..survey(&fields) };
+            assert!(check(&survey, &known).is_err(), "{rules:?}");
+            assert_eq!(check_by(rules, &survey, &known), Ok(()), "{rules:?}");
+        }
     }
 
     /// Each line breaks one rule.

@@ -213,7 +213,7 @@ impl Node {
         let _applying = self.applying.lock();
         let (from, was_caught_up) = {
             let log = self.log.lock();
-            (log.next_read().from, log.is_caught_up())
+            (log.next_read(Instant::now()).from, log.is_caught_up())
         };
         let (entries, anchor) = self.server.lock().read(from);
         let read = |(position, message): (Position, Option<Message>)| Entry {
@@ -273,7 +273,7 @@ impl Journal for Following {
     fn begun(&self, as_of: AsOf) -> Option<u64> {
         let node = self.0.upgrade()?;
         let log = node.log.lock();
-        log.begun(as_of, &node.purge).filter(|_| log.is_caught_up())
+        log.begun(as_of, &node.purge)
     }
 
     fn is_caught_up(&self) -> bool {

@@ -100,9 +100,9 @@ impl Purge {
         is_first
     }
 
-    /// Leaves all that is held unproven.
-    pub(crate) fn doubt(&self) -> u64 {
-        self.sequence().purge(&Purging::everything(), Strength::Unproven).0
+    /// Purges all that is held, for what may have been purged elsewhere.
+    pub(crate) fn doubt(&self, strength: Strength) {
+        self.sequence().purge(&Purging::everything(), strength);
     }
 
     /// What is not [heard](Self::heard) in time leaves all that is held unproven.

@@ -43,7 +43,7 @@ pub(crate) use self::{
     ring::Position,
 };
 use crate::{
-    sequence::Message,
+    sequence::{Message, Strength},
     store::{AsOf, EntryId},
 };
 
@@ -55,8 +55,8 @@ pub(crate) trait Target {
     /// Purges, and returns the least number that it took.
     fn purge(&self, purge: &Self::Purge) -> u64;
 
-    /// Leaves all that is held unproven.
-    fn doubt(&self) -> u64;
+    /// Leaves all that is held unproven, or what else a purge of that strength leaves of it.
+    fn doubt(&self, strength: Strength);
 
     /// The number of the last fetch or purge.
     fn current(&self) -> u64;
@@ -75,6 +75,15 @@ pub(crate) struct Entry<P> {
 pub(crate) struct Read {
     pub(crate) from: Option<Position>,
     pub(crate) may_wait: bool,
+    /// Before anything of it was sent.
+    pub(crate) asked_at: Instant,
+}
+
+impl Read {
+    /// Up to where the others are told that the log is applied here: nothing before it was read to its end.
+    pub(crate) fn reported(&self) -> Option<Position> {
+        self.from.filter(|_| self.may_wait)
+    }
 }
 
 /// What the server said to a [`Read`], all of it later than the read itself.
@@ -174,7 +183,7 @@ impl Log {
     }
 
     fn doubt(&self, target: &impl Target) {
-        target.doubt();
+        target.doubt(if self.rules.gap_is_unproven { Strength::Unproven } else { Strength::Soft });
     }
 
     /// What was sent may not have arrived.
@@ -185,9 +194,10 @@ impl Log {
         }
     }
 
-    /// What is to be read next.
-    pub(crate) fn next_read(&self) -> Read {
-        Read { from: self.position, may_wait: self.is_caught_up }
+    /// What is to be read next. The others are told before that, in the same write: what they log from then on is
+    /// read.
+    pub(crate) fn next_read(&self, now: Instant) -> Read {
+        Read { from: self.position, may_wait: self.is_caught_up, asked_at: now }
     }
 
     /// The server has answered a read from `from`. Applies what is new.
@@ -227,16 +237,26 @@ impl Log {
         Next::Read
     }
 
+    /// By when the others were told that this node is there, if all that was logged by then is applied: the answer to
+    /// this read was, and it was at the end of the log.
+    pub(crate) fn heard_by<P>(&self, read: Read, reply: &Reply<P>) -> Option<Instant> {
+        let is_at_end = self.is_caught_up && !reply.is_full || !self.rules.hears_at_end;
+        // To the others the silence begins when they were told, and not with the answer.
+        is_at_end.then(|| if self.rules.hears_from_asking { read.asked_at } else { Instant::now() })
+    }
+
     /// Whether the anchor is gone, or entries were deleted that were not read.
     fn is_gap<P>(&self, position: Position, reply: &Reply<P>) -> bool {
         // What was deleted before the log was read from its beginning is known, and stays the largest for ever.
         let known = if self.rules.knows_deleted { self.floor.max(position.id) } else { position.id };
-        let is_anchored = reply.anchor == Some(position.nonce);
-        self.rules.finds_gaps && (reply.has_failed || !is_anchored || reply.deleted > known)
+        let is_anchored = reply.anchor == Some(position.nonce) || !self.rules.has_anchor;
+        let is_checked = self.rules.finds_gaps && (self.rules.checks_each_read || !self.is_caught_up);
+        is_checked && (reply.has_failed || !is_anchored || reply.deleted > known)
     }
 
     fn apply<T: Target>(&mut self, Entry { position, purge }: &Entry<T::Purge>, target: &T) {
-        let number = self.numbers.get(position.nonce).unwrap_or_else(|| {
+        let is_again = self.rules.own == Own::AppliedTwice && self.outbox.has(position.nonce);
+        let number = self.numbers.get(position.nonce).filter(|_| !is_again).unwrap_or_else(|| {
             let number = purge.as_ref().map(|purge| target.purge(purge));
             self.numbers.note(position.nonce, number);
             number
@@ -263,12 +283,19 @@ impl Log {
             // Each of them was applied here.
             Added::Overflow => self.numbers.note(nonce, Some(self.outbox.least_number())),
         }
+        if !self.rules.sends_last_of_burst {
+            self.outbox.forget_paused(nonce);
+        }
         (number, ticket)
     }
 
     /// The next own purge to be sent. Only where the log was read to its end.
     pub(crate) fn next_to_send(&mut self, now: Instant) -> Option<Sending> {
-        self.is_caught_up.then(|| self.outbox.next(now))?
+        let mut sending = self.is_caught_up.then(|| self.outbox.next(now))??;
+        if !self.rules.overflow_is_unproven && sending.message == Message::doubt() {
+            sending.message.strength = Strength::Soft;
+        }
+        Some(sending)
     }
 
     /// When the next own purge may be sent, if it has to wait for that moment alone.
@@ -287,21 +314,36 @@ impl Log {
 
     /// Up to where the log was applied when the fetch of this number began, as far as that is known.
     pub(crate) fn as_of(&self, fetch_number: u64) -> Option<AsOf> {
-        let Position { id, nonce } = self.ring.last_before(fetch_number)?;
+        let before = if self.rules.as_of_from_begin { fetch_number } else { u64::MAX };
+        let Position { id, nonce } = self.ring.last_before(before)?;
         Some(AsOf { run: self.run?, id, nonce })
     }
 
     /// The number in this node's sequence from which a fetch counts as begun, of which the writer had applied
-    /// the log up to `as_of`. `None` if that entry is not known.
+    /// the log up to `as_of`. `None` if that entry is not known, or if purges may have been missed here.
     pub(crate) fn begun(&self, as_of: AsOf, target: &impl Target) -> Option<u64> {
+        if !self.is_caught_up && self.rules.translates_at_end {
+            return None;
+        }
+        match self.rules.begun {
+            Begun::Translated => self.translated(as_of, target),
+            Begun::UnknownAsNow => self.translated(as_of, target).or(Some(target.current())),
+            Begun::Now => Some(target.current()),
+        }
+    }
+
+    fn translated(&self, as_of: AsOf, target: &impl Target) -> Option<u64> {
         let AsOf { run, id, nonce } = as_of;
         if Some(run) != self.run && self.rules.has_run_in_as_of || id <= self.floor && self.rules.has_floor {
             return None;
         }
-        let later = self.ring.least_after(Position { id, nonce })?;
+        let at = self.ring.find(Position { id, nonce }, self.rules.matches_exactly)?;
+        if self.rules.own != Own::Least {
+            return Some(self.ring.back_from(at).find_map(|at| self.numbers.get(at.nonce)?).unwrap_or(0));
+        }
         let unread = if self.rules.cuts_at_unread { self.outbox.least_number() } else { u64::MAX };
         let next = target.current().saturating_add(1);
-        Some(later.min(unread).min(next).saturating_sub(1))
+        Some(self.ring.least_after(at).min(unread).min(next).saturating_sub(1))
     }
 
     /// Whether the log was read to its end since the last gap and the last connection.
@@ -330,14 +372,47 @@ impl Log {
 pub(crate) struct Rules {
     finds_gaps: bool,
     new_run_is_gap: bool,
+    has_anchor: bool,
+    checks_each_read: bool,
     doubts_twice: bool,
+    gap_is_unproven: bool,
     knows_deleted: bool,
     keeps_ring: bool,
     has_run_in_as_of: bool,
     has_floor: bool,
+    matches_exactly: bool,
+    translates_at_end: bool,
+    as_of_from_begin: bool,
+    begun: Begun,
+    own: Own,
+    cuts_at_unread: bool,
     resends: bool,
     knows_sent: bool,
-    cuts_at_unread: bool,
+    sends_last_of_burst: bool,
+    overflow_is_unproven: bool,
+    hears_at_end: bool,
+    hears_from_asking: bool,
+}
+
+/// From where what was fetched elsewhere counts as begun.
+#[cfg_attr(not(test), allow(dead_code, reason = "the tests switch"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    Translated,
+    UnknownAsNow,
+    Now,
+}
+
+/// How an entry is paired with a local number.
+#[cfg_attr(not(test), allow(dead_code, reason = "the tests switch"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    /// The least one of all that follows.
+    Least,
+    /// That of the last purge up to there.
+    Paired,
+    /// The same, and own purges take a second one when they are read back.
+    AppliedTwice,
 }
 
 impl Default for Rules {
@@ -345,14 +420,26 @@ impl Default for Rules {
         Self {
             finds_gaps: true,
             new_run_is_gap: true,
+            has_anchor: true,
+            checks_each_read: true,
             doubts_twice: true,
+            gap_is_unproven: true,
             knows_deleted: true,
             keeps_ring: false,
             has_run_in_as_of: true,
             has_floor: true,
+            matches_exactly: true,
+            translates_at_end: true,
+            as_of_from_begin: true,
+            begun: Begun::Translated,
+            own: Own::Least,
+            cuts_at_unread: true,
             resends: true,
             knows_sent: true,
-            cuts_at_unread: true,
+            sends_last_of_burst: true,
+            overflow_is_unproven: true,
+            hears_at_end: true,
+            hears_from_asking: true,
         }
     }
 }

@@ -296,6 +296,18 @@ impl Outbox {
         self.numbers.first().map_or(u64::MAX, |(number, _)| *number)
     }
 
+    /// Whether this own purge is not read back yet.
+    pub(super) fn has(&self, nonce: u64) -> bool {
+        self.places.contains_key(&nonce)
+    }
+
+    /// As if no other node needed to know, where it would have to wait.
+    pub(super) fn forget_paused(&mut self, nonce: u64) {
+        let place = self.places.get(&nonce).copied();
+        let is_paused = |place: &Place| self.waiting.get(place).is_some_and(|w| w.not_before.is_some());
+        place.filter(is_paused).and_then(|place| self.take(place));
+    }
+
     /// The entry that stands for the purge of this ticket, until it is read back.
     #[cfg(test)]
     pub(super) fn nonce_of(&self, ticket: &Arc<Ticket>) -> Option<u64> {

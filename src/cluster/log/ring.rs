@@ -18,6 +18,10 @@ struct Applied {
     applied_at: u64,
 }
 
+/// Where an entry is: by how many others have been in the ring before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(u64);
+
 /// The entries that were applied last, in the order of the log.
 #[derive(Debug)]
 pub(super) struct Ring {
@@ -65,14 +69,24 @@ impl Ring {
         self.entries.get(count.checked_sub(1)?).map(|entry| entry.at)
     }
 
-    /// The least number of the purges after this very entry, [`u64::MAX`] if there are none. `None` if the
-    /// entry is not known.
-    pub(super) fn least_after(&self, at: Position) -> Option<u64> {
-        let index = self.entries.binary_search_by_key(&at.id, |entry| entry.at.id).ok()?;
-        self.entries.get(index).filter(|entry| entry.at == at)?;
-        let place = self.gone + index as u64;
+    /// Where this very entry is, if it is known. Only the tests look for less than that: the last one up to its id.
+    pub(super) fn find(&self, at: Position, is_exact: bool) -> Option<Place> {
+        let later = self.entries.partition_point(|entry| entry.at.id <= at.id);
+        let index = later.checked_sub(1)?;
+        self.entries.get(index).filter(|entry| entry.at == at || !is_exact)?;
+        Some(Place(self.gone + index as u64))
+    }
+
+    /// The least number of the purges after an entry, [`u64::MAX`] if there are none.
+    pub(super) fn least_after(&self, Place(place): Place) -> u64 {
         let later = self.minima.partition_point(|(of, _)| *of <= place);
-        Some(self.minima.get(later).map_or(u64::MAX, |(_, number)| *number))
+        self.minima.get(later).map_or(u64::MAX, |(_, number)| *number)
+    }
+
+    /// The entries up to that one, the last first.
+    pub(super) fn back_from(&self, Place(place): Place) -> impl Iterator<Item = Position> {
+        let count = usize::try_from(place.saturating_sub(self.gone)).map_or(usize::MAX, |index| index + 1);
+        self.entries.iter().take(count).rev().map(|entry| entry.at)
     }
 }
 
@@ -114,6 +128,10 @@ mod tests {
         Position { id: EntryId { millis, number: 0 }, nonce: millis ^ 0xff }
     }
 
+    fn least_after(ring: &Ring, at: Position) -> Option<u64> {
+        ring.find(at, true).map(|place| ring.least_after(place))
+    }
+
     proptest::proptest! {
         #[test]
         fn the_least_number_of_what_follows_is_that_of_a_walk(
@@ -128,7 +146,7 @@ mod tests {
                     let by_walk = kept.contains(&of).then(|| {
                         numbers[of + 1..=millis].iter().flatten().min().copied().unwrap_or(u64::MAX)
                     });
-                    proptest::prop_assert_eq!(ring.least_after(at(of as u64)), by_walk, "after {}", of);
+                    proptest::prop_assert_eq!(least_after(&ring, at(of as u64)), by_walk, "after {}", of);
                 }
             }
         }
@@ -138,10 +156,10 @@ mod tests {
     fn an_entry_is_only_known_by_its_own_nonce() {
         let mut ring = Ring::new(4);
         ring.push(at(1), Some(5), 5);
-        assert_eq!(ring.least_after(at(1)), Some(u64::MAX));
-        assert_eq!(ring.least_after(Position { nonce: 0, ..at(1) }), None);
+        assert_eq!(least_after(&ring, at(1)), Some(u64::MAX));
+        assert_eq!(least_after(&ring, Position { nonce: 0, ..at(1) }), None);
         ring.clear();
-        assert_eq!(ring.least_after(at(1)), None);
+        assert_eq!(least_after(&ring, at(1)), None);
     }
 
     #[test]

@@ -26,9 +26,9 @@ impl Target for Counting {
         self.next()
     }
 
-    fn doubt(&self) -> u64 {
+    fn doubt(&self, _: Strength) {
         self.doubts.set(self.doubts.get() + 1);
-        self.next()
+        self.next();
     }
 
     fn current(&self) -> u64 {
@@ -75,7 +75,7 @@ fn a_new_run_is_a_gap() {
         let (mut log, target) = node(rules, &[5], 0);
         log.disconnected();
         log.connected(Some(RUN + 1), Instant::now(), &target);
-        let from = log.next_read().from;
+        let from = log.next_read(Instant::now()).from;
         log.replied(from, &reply(from, &[]), &target);
         log.gaps()
     };
@@ -99,7 +99,7 @@ fn a_server_that_does_not_say_which_it_is_is_another_at_each_connection() {
 fn entries_that_were_deleted_before_are_no_gap_for_ever() {
     let gaps = |rules| {
         let (mut log, target) = node(rules, &[5, 6], 9);
-        let from = log.next_read().from;
+        let from = log.next_read(Instant::now()).from;
         log.replied(from, &Reply { deleted: at(9).id, ..reply(from, &[]) }, &target);
         log.gaps()
     };
@@ -110,23 +110,52 @@ fn entries_that_were_deleted_before_are_no_gap_for_ever() {
 #[test]
 fn entries_that_are_deleted_later_are_a_gap() {
     let (mut log, target) = node(Rules::default(), &[5, 6], 0);
-    let from = log.next_read().from;
+    let from = log.next_read(Instant::now()).from;
     log.replied(from, &Reply { deleted: at(7).id, ..reply(from, &[]) }, &target);
     assert_eq!(log.gaps(), 2);
+}
+
+/// Entries that were trimmed do not count as deleted: they leave no other trace.
+#[test]
+fn a_log_that_was_trimmed_past_what_was_read_is_a_gap() {
+    let gaps = |rules| {
+        let (mut log, target) = node(rules, &[5], 0);
+        log.disconnected();
+        log.connected(Some(RUN), Instant::now(), &target);
+        let from = log.next_read(Instant::now()).from;
+        log.replied(from, &Reply { anchor: None, ..reply(from, &[8]) }, &target);
+        log.gaps()
+    };
+    assert_eq!(gaps(Rules::default()), 2);
+    assert_eq!(gaps(Rules { has_anchor: false, ..Rules::default() }), 1);
+    assert_eq!(gaps(Rules { checks_each_read: false, ..Rules::default() }), 2, "on connecting");
+}
+
+/// The same on a connection that lives.
+#[test]
+fn a_log_that_is_trimmed_while_it_is_read_is_a_gap() {
+    let gaps = |rules| {
+        let (mut log, target) = node(rules, &[5], 0);
+        let from = log.next_read(Instant::now()).from;
+        log.replied(from, &Reply { anchor: None, ..reply(from, &[8]) }, &target);
+        log.gaps()
+    };
+    assert_eq!(gaps(Rules::default()), 2);
+    assert_eq!(gaps(Rules { checks_each_read: false, ..Rules::default() }), 1);
 }
 
 /// A slow reader is overtaken by trimming on a connection that lives.
 #[test]
 fn the_anchor_is_looked_for_at_each_read() {
     let (mut log, target) = node(Rules::default(), &[5], 0);
-    let from = log.next_read().from;
+    let from = log.next_read(Instant::now()).from;
     log.replied(from, &reply(from, &[6]), &target);
     assert_eq!(log.gaps(), 1);
-    let from = log.next_read().from;
+    let from = log.next_read(Instant::now()).from;
     // Read before the anchor went, and applied by no node: what came before it may be missing.
     log.replied(from, &Reply { anchor: None, ..reply(from, &[8]) }, &target);
     assert_eq!((log.gaps(), log.is_caught_up(), log.position()), (2, false, None));
-    let from = log.next_read().from;
+    let from = log.next_read(Instant::now()).from;
     let other = Reply { anchor: Some(1), ..reply(from, &[8]) };
     log.replied(from, &other, &target);
     assert_eq!(log.gaps(), 2, "from the beginning there is nothing to hold on to");
@@ -141,7 +170,7 @@ fn everything_is_unproven_when_a_gap_is_noticed_and_when_the_log_is_read_again()
     log.replied(None, &reply(None, &[5]), &target);
     assert!(target.doubts.get() >= 2);
     let doubts = target.doubts.get();
-    let from = log.next_read().from;
+    let from = log.next_read(Instant::now()).from;
     log.replied(from, &reply(from, &[6]), &target);
     assert_eq!(target.doubts.get(), doubts);
 }
@@ -176,6 +205,65 @@ fn only_the_very_entry_says_something() {
     assert_eq!(begun(at(6)), None, "between two that are known");
     assert_eq!(begun(at(8)), None, "newer than what was read");
     assert_eq!(begun(Position { nonce: 0, ..at(5) }), None, "another one in its place");
+    let (log, target) = node(Rules { matches_exactly: false, ..Rules::default() }, &[5, 7], 0);
+    let begun = |position| log.begun(as_of(RUN, position), &target);
+    assert_eq!(begun(at(6)), begun(at(5)), "a purge in the place of that one was missed by some node");
+    assert_eq!(begun(at(8)), begun(at(7)));
+    assert_eq!(begun(Position { nonce: 0, ..at(5) }), begun(at(5)));
+}
+
+/// What is in the next chunk may have purged it.
+#[test]
+fn an_entry_says_nothing_before_the_log_was_read_to_its_end() {
+    let begun = |rules| {
+        let (mut log, target) = (Log::with_rules(rules, 4), Counting::default());
+        log.connected(Some(RUN), Instant::now(), &target);
+        log.replied(None, &Reply { is_full: true, ..reply(None, &[5]) }, &target);
+        let early = log.begun(as_of(RUN, at(5)), &target);
+        let purge = target.current() + 1;
+        let from = log.next_read(Instant::now()).from;
+        log.replied(from, &reply(from, &[6]), &target);
+        let late = log.begun(as_of(RUN, at(5)), &target);
+        assert!(late.is_some_and(|late| late < purge));
+        early
+    };
+    assert_eq!(begun(Rules::default()), None);
+    assert!(begun(Rules { translates_at_end: false, ..Rules::default() }).is_some());
+}
+
+/// A node counts as one that has heard of all purges from when it said that it is there.
+#[test]
+fn all_is_heard_by_an_answer_at_the_end_of_the_log_as_of_its_request() {
+    let asked_at = Instant::now() + std::time::Duration::from_secs(5);
+    let heard = |rules, is_full, anchor| {
+        let (mut log, target) = node(rules, &[5], 0);
+        let read = log.next_read(asked_at);
+        let back = Reply { is_full, ..reply(read.from, &[6]) };
+        let back = Reply { anchor: back.anchor.filter(|_| anchor), ..back };
+        log.replied(read.from, &back, &target);
+        log.heard_by(read, &back)
+    };
+    assert_eq!(heard(Rules::default(), false, true), Some(asked_at));
+    assert_eq!(heard(Rules::default(), true, true), None, "there is more");
+    assert_eq!(heard(Rules::default(), false, false), None, "a gap");
+    let early = Rules { hears_at_end: false, ..Rules::default() };
+    assert_eq!(heard(early, false, false), Some(asked_at));
+    let late = Rules { hears_from_asking: false, ..Rules::default() };
+    assert!(heard(late, false, true).is_some_and(|heard| heard != asked_at));
+}
+
+/// In the same write the others are told.
+#[test]
+fn a_position_is_told_only_where_the_log_was_read_to_its_end() {
+    let (mut log, target) = (Log::new(), Counting::default());
+    log.connected(Some(RUN), Instant::now(), &target);
+    let told = |log: &Log| log.next_read(Instant::now()).reported();
+    log.replied(None, &Reply { is_full: true, ..reply(None, &[5]) }, &target);
+    assert_eq!(told(&log), None);
+    log.replied(Some(at(5)), &reply(Some(at(5)), &[6]), &target);
+    assert_eq!(told(&log), Some(at(6)));
+    log.disconnected();
+    assert_eq!(told(&log), None);
 }
 
 fn begun_of_latest(log: &Log, target: &Counting) -> u64 {
@@ -212,6 +300,12 @@ fn of_a_burst_of_unsafe_requests_the_last_one_is_sent_too() {
     assert_eq!(log.next_send_at(), Some(later(100)));
     assert!(log.next_to_send(later(100)).is_some());
     assert_eq!(log.next_to_send(later(900)), None, "and the two are one");
+    let (mut log, target) = node(Rules { sends_last_of_burst: false, ..Rules::default() }, &[5], 0);
+    let issue = |log: &mut Log, now| drop(log.issue(&message, true, now, || target.next()));
+    issue(&mut log, later(0));
+    assert!(log.next_to_send(later(0)).is_some());
+    issue(&mut log, later(10));
+    assert_eq!((log.next_to_send(later(900)), log.waiting()), (None, 1), "no node hears of it");
 }
 
 #[test]
@@ -244,7 +338,7 @@ fn a_purge_is_sent_again_under_its_nonce_until_it_is_read_back() {
     log.disconnected();
     assert_eq!(log.next_to_send(Instant::now()), None, "not before the log was read to its end");
     log.connected(Some(RUN), Instant::now(), &target);
-    let from = log.next_read().from;
+    let from = log.next_read(Instant::now()).from;
     log.replied(from, &reply(from, &[]), &target);
     assert_eq!(log.next_to_send(Instant::now()), Some(first));
     let current = target.current();
@@ -266,7 +360,7 @@ fn a_purge_is_not_merged_with_one_that_was_sent_before_the_connection_was_lost()
     let late = issue(&mut log);
     assert_eq!(log.waiting(), 2);
     log.connected(Some(RUN), Instant::now(), &target);
-    let from = log.next_read().from;
+    let from = log.next_read(Instant::now()).from;
     let position = Position { id: at(6).id, nonce: first.nonce };
     let back = Reply { entries: vec![Entry { position, purge: Some(()) }], ..reply(from, &[]) };
     log.replied(from, &back, &target);
@@ -290,7 +384,7 @@ fn nothing_is_due_while_nothing_can_be_sent() {
     log.disconnected();
     assert_eq!((log.next_to_send(later(200)), log.next_send_at()), (None, None));
     log.connected(Some(RUN), Instant::now(), &target);
-    let from = log.next_read().from;
+    let from = log.next_read(Instant::now()).from;
     log.replied(from, &reply(from, &[]), &target);
     assert!(log.next_to_send(later(50)).is_some(), "the first one again");
     assert_eq!(log.next_send_at(), Some(later(100)), "and the other one in its time");
@@ -316,7 +410,7 @@ fn purges_that_are_repeated_take_no_memory() {
     }
     assert!(log.outbox.tickets() < 10, "{}", log.outbox.tickets());
     log.connected(Some(RUN), Instant::now(), &target);
-    let from = log.next_read().from;
+    let from = log.next_read(Instant::now()).from;
     log.replied(from, &reply(from, &[]), &target);
     while let Some(Sending { nonce, .. }) = log.next_to_send(Instant::now()) {
         log.acknowledged(Position { id: at(6).id, nonce });
@@ -339,7 +433,7 @@ fn more_purges_than_may_wait_leave_nothing_unproven_here() {
     assert_eq!(log.begun(as_of(RUN, at(5)), &target), Some(numbers[0] - 1));
     let sending = log.next_to_send(Instant::now()).unwrap();
     assert_eq!(sending.message, Message::doubt(), "the others confirm everything");
-    let from = log.next_read().from;
+    let from = log.next_read(Instant::now()).from;
     let position = Position { id: at(6).id, nonce: sending.nonce };
     let back = Reply { entries: vec![Entry { position, purge: Some(()) }], ..reply(from, &[]) };
     let current = target.current();
@@ -354,7 +448,7 @@ fn read_back(log: &mut Log, target: &Counting, millis: u64, now: Instant) -> Sen
     drop(log.issue(&message, false, now, || target.next()));
     let sending = log.next_to_send(now).unwrap();
     let position = Position { id: at(millis).id, nonce: sending.nonce };
-    let from = log.next_read().from;
+    let from = log.next_read(Instant::now()).from;
     let back = Reply { entries: vec![Entry { position, purge: Some(()) }], ..reply(from, &[]) };
     log.replied(from, &back, target);
     assert_eq!(log.waiting(), 0);
@@ -365,7 +459,7 @@ fn read_back(log: &mut Log, target: &Counting, millis: u64, now: Instant) -> Sen
 fn sent_to(log: &mut Log, target: &Counting, run: u64, now: Instant) -> Vec<Sending> {
     log.disconnected();
     log.connected(Some(run), now, target);
-    let from = log.next_read().from;
+    let from = log.next_read(Instant::now()).from;
     let first: &[u64] = if from.is_none() { &[5] } else { &[] };
     log.replied(from, &reply(from, first), target);
     std::iter::from_fn(|| log.next_to_send(now)).collect()
@@ -384,7 +478,7 @@ fn the_purges_of_the_last_minute_are_sent_again_to_another_server() {
     let gap = target.current();
     for (millis, sending) in [(10, &recent[0]), (11, &recent[1])] {
         let position = Position { id: at(millis).id, nonce: sending.nonce };
-        let from = log.next_read().from;
+        let from = log.next_read(Instant::now()).from;
         let back = Reply { entries: vec![Entry { position, purge: Some(()) }], ..reply(from, &[]) };
         log.replied(from, &back, &target);
     }
