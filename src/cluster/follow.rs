@@ -90,14 +90,14 @@ impl Shared {
 
     /// Applies the answer to what was sent at this moment.
     fn apply(&self, from: Option<Position>, reply: Reply<Message>, sent_at: Instant) -> Next {
-        let Reply { entries, is_full, anchor, deleted, has_failed } = reply;
+        let Reply { entries, is_full, anchor, deleted, has_failed, extent } = reply;
         // Key rules are code of the application: they run before the log is locked.
         let read = |Entry { position, purge }: Entry<Message>| Entry {
             position,
             purge: purge.map(|message| self.purge.read(&message)),
         };
         let entries: Vec<_> = entries.into_iter().map(read).collect();
-        let reply = Reply { entries, is_full, anchor, deleted, has_failed };
+        let reply = Reply { entries, is_full, anchor, deleted, has_failed, extent };
         let (next, is_at_end) = {
             let mut log = self.log.lock();
             let next = log.replied(from, &reply, &self.purge);

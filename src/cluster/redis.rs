@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::{
     WhenCutOff,
-    log::{Entry, Position, Read, Reply, Sending},
+    log::{Entry, Extent, Position, Read, Reply, Sending},
     registry::{self, Survey, parse_id},
 };
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
         Address, Answer, Connection, Hello, ServerError, bytes, info_field, list, millis, text,
     },
     sequence::{Message, MessageKind, Strength},
+    store::EntryId,
 };
 
 /// Longer than the server waits for a new entry.
@@ -111,19 +112,20 @@ impl Follower {
             pipe.cmd("HGETALL").arg(nodes);
         }
         let mut answers = self.connection.ask(&pipe, LOG_TIMEOUT).await?;
-        let fields = if is_due { answers.pop().map(fields) } else { None };
+        let registry = if is_due { answers.pop().map(fields) } else { None };
         let [_, _, entries, anchor, info] = answers.try_into().map_err(|_| ServerError::Answer)?;
         let has_failed =
             [&entries, &anchor, &info].iter().any(|answer| matches!(answer, Value::ServerError(_)));
-        let entries = stream_entries(entries);
+        let (entries, info) = (stream_entries(entries), StreamInfo(fields(info)));
         let reply = Reply {
             is_full: entries.len() >= CHUNK,
             anchor: list(anchor).into_iter().filter_map(entry).map(|entry| entry.position.nonce).next(),
-            deleted: field(info, "max-deleted-entry-id").as_deref().and_then(parse_id).unwrap_or_default(),
+            deleted: info.deleted(),
+            extent: info.extent(),
             entries,
             has_failed,
         };
-        Ok((reply, fields))
+        Ok((reply, registry))
     }
 
     /// Adds an entry to hold on to.
@@ -230,6 +232,26 @@ fn message(kind: &str, argument: &[u8], strength: &str) -> Message {
     }
 }
 
+/// What `XINFO STREAM` says.
+struct StreamInfo(Fields);
+
+impl StreamInfo {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    /// The largest id that was deleted one by one.
+    fn deleted(&self) -> EntryId {
+        self.get("max-deleted-entry-id").and_then(parse_id).unwrap_or_default()
+    }
+
+    fn extent(&self) -> Option<Extent> {
+        let number = |name| self.get(name)?.parse().ok();
+        let (added, length) = (number("entries-added")?, number("length")?);
+        Some(Extent { added, length, last: self.get("last-generated-id").and_then(parse_id)? })
+    }
+}
+
 /// Keys and values, as RESP2 and RESP3 have them.
 fn pairs(value: Value) -> Vec<(Value, Value)> {
     match value {
@@ -279,7 +301,6 @@ fn entry(value: Value) -> Option<Entry<Message>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::EntryId;
 
     #[test]
     fn what_is_not_known_may_be_any_purge() {
@@ -295,6 +316,22 @@ mod tests {
 
     fn bulk(text: &str) -> Value {
         Value::BulkString(text.into())
+    }
+
+    #[test]
+    fn what_a_stream_is_said_to_have_is_read_as_far_as_it_is_said() {
+        let field = |name, value| [bulk(name), value];
+        let said = |fields: Vec<[Value; 2]>| StreamInfo(super::fields(Value::Array(fields.concat())));
+        let (added, length) = (field("entries-added", Value::Int(9)), field("length", Value::Int(4)));
+        let last = field("last-generated-id", bulk("5-1"));
+        let deleted = field("max-deleted-entry-id", bulk("3-0"));
+        let first = field("first-entry", Value::Array(vec![bulk("2-0"), Value::Array(vec![])]));
+        let all = said(vec![length.clone(), first, last.clone(), deleted, added.clone()]);
+        let expected = Extent { added: 9, length: 4, last: EntryId { millis: 5, number: 1 } };
+        assert_eq!((all.extent(), all.deleted()), (Some(expected), EntryId { millis: 3, number: 0 }));
+        let some = said(vec![added, length]);
+        assert_eq!((some.extent(), some.deleted()), (None, EntryId::default()));
+        assert_eq!(said(vec![last]).extent(), None);
     }
 
     #[test]

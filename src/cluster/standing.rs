@@ -145,6 +145,7 @@ impl State {
             Some(NodeStatus {
                 name: name.into(),
                 position: node.position.map(|position| position.to_string().into()),
+                behind: None,
                 heard,
                 is_silent: heard > SILENCE,
                 validates_after: node.lease,

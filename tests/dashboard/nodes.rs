@@ -92,8 +92,8 @@ async fn the_page_shows_this_node_and_the_others_and_what_has_failed() {
     let [own_row, other_row] = &rows[..] else { panic!("{rows:?}") };
     assert_eq!(own_row[0], "edge-1 (this node)");
     assert!(own_row[1].starts_with("caught-up for ") && own_row[2].ends_with(" ago"), "{own_row:?}");
-    assert_eq!(own_row[3..], [&*position, "0", "1", "20 s"]);
-    assert_eq!((&*other_row[0], &*other_row[1], &*other_row[6]), ("edge-2", "heard", "20 s"));
+    assert_eq!(own_row[3..], [&*position, "0", "0", "1", "20 s"]);
+    assert_eq!((&*other_row[0], &*other_row[1], &*other_row[7]), ("edge-2", "heard", "20 s"));
     assert_eq!(browser.text("#nodes-note").await, "Purges reach all of these by one log.");
     assert_eq!(
         browser.run("return document.getElementById('nodes-panel').getAttribute('aria-labelledby')").await,

@@ -509,6 +509,7 @@ impl World {
                     anchor: anchor.map(|(position, _)| position.nonce),
                     deleted: entry_id(self.server.deleted),
                     has_failed: from.is_some() && self.server.log.is_none(),
+                    extent: None,
                 };
                 self.send(node, Call::Answered { from, reply, at }, false);
             }

@@ -146,11 +146,15 @@ impl<'a> Best<'a> {
     }
 }
 
-fn kind(why: EnvelopeError) -> TierRead {
+const fn kind(why: EnvelopeError) -> TierRead {
     match why {
-        EnvelopeError::Schema | EnvelopeError::Compressed => TierRead::OtherSchema,
+        EnvelopeError::Foreign => TierRead::Foreign,
+        EnvelopeError::Schema => TierRead::OtherSchema,
+        EnvelopeError::Length => TierRead::WrongLength,
+        EnvelopeError::Checksum => TierRead::WrongChecksum,
         EnvelopeError::TooLarge => TierRead::TooLarge,
-        _ => TierRead::Broken,
+        EnvelopeError::Invalid => TierRead::Invalid,
+        EnvelopeError::Compressed => TierRead::Compressed,
     }
 }
 
@@ -184,7 +188,7 @@ pub(super) fn judge<St: Store>(
     }
     // Before the first purge: all that are known count.
     let Ok(response) = snapshot.restore_as(begun.unwrap_or(0), &key, &loading, moment) else {
-        return Usable::Nothing(TierRead::Broken);
+        return Usable::Nothing(TierRead::Invalid);
     };
     if !store.sequence().admits(&response) {
         return Usable::Nothing(TierRead::Purged);
@@ -214,5 +218,17 @@ fn put<St: Store>(
         Applied::NotStored(NotStored::TooLarge) => Usable::Nothing(TierRead::TooLarge),
         Applied::NotStored(NotStored::PurgedMeanwhile) => Usable::Nothing(TierRead::Purged),
         _ => Usable::Nothing(TierRead::Unneeded),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_of_an_envelope_is_counted_under_its_own_name() {
+        for why in EnvelopeError::ALL {
+            assert_eq!(kind(why).as_str(), why.as_str());
+        }
     }
 }
