@@ -54,6 +54,28 @@ async fn a_node_knows_the_others_and_what_it_has_applied() {
     assert_eq!(here.layer.stats().snapshot().since(&before).cluster.unwrap().gaps, 0);
 }
 
+/// Positions alone do not say how much there is between them.
+#[tokio::test]
+async fn a_node_says_how_many_entries_it_and_the_others_have_not_applied() {
+    let Some(mut server) = server().await else { return };
+    let nodes = super::node::two(&server).await;
+    let [here, there] = &nodes;
+    until("both seen", || here.cluster.status().others.len() == 1).await;
+    for number in 0..20 {
+        here.layer.purge().tag(&format!("tag-{number}"));
+    }
+    until("read back", || here.cluster.status().waiting == 0).await;
+    let behind = || here.cluster.status().behind;
+    until("nothing is left", || behind() == Some(0)).await;
+    until("applied there", || here.cluster.status().others.iter().any(|other| other.behind == Some(0))).await;
+    // What was said before that: the other node has a position of its own, of which this one knows the distance.
+    let position = there.cluster.status().position.unwrap();
+    assert_eq!(here.cluster.status().others[0].position, Some(position));
+    assert_eq!(here.layer.stats().snapshot().cluster.unwrap().behind, Some(0));
+    server.kill();
+    until("cut off", || behind().is_none()).await;
+}
+
 #[tokio::test]
 async fn a_server_that_may_drop_the_log_is_told_of() {
     for (policy, is_told) in [("allkeys-lru", true), ("volatile-lru", false), ("noeviction", false)] {

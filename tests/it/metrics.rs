@@ -251,7 +251,8 @@ async fn each_series_is_listed_in_the_documentation_with_its_labels() {
     #[cfg(feature = "snapshot")]
     let directory = crate::snapshot_file::Directory::new();
     #[cfg(feature = "snapshot")]
-    let file = tower_readthrough::store::SnapshotFile::builder(store.clone(), directory.file()).open().unwrap();
+    let file =
+        tower_readthrough::store::SnapshotFile::builder(store.clone(), directory.file()).open().unwrap();
     #[cfg(feature = "snapshot")]
     file.loaded().await;
     let layer = with_second_tier("listed", &store).key(rules).count_by_rule().build().unwrap();
@@ -275,8 +276,8 @@ async fn each_series_is_listed_in_the_documentation_with_its_labels() {
         })
         .collect();
     let page = include_str!("../../src/observe/metrics.rs").lines();
-    let rows =
-        page.filter_map(|line| line.strip_prefix("//! ")?.starts_with("| `readthrough_").then_some(&line[4..]));
+    let rows = page
+        .filter_map(|line| line.strip_prefix("//! ")?.starts_with("| `readthrough_").then_some(&line[4..]));
     let listed: BTreeSet<_> = rows
         .filter(|row| is_exported(row))
         .map(|row| {

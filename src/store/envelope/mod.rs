@@ -117,7 +117,7 @@ impl EnvelopeError {
         }
     }
 
-    #[cfg(any(feature = "metrics", test))]
+    #[cfg(any(feature = "metrics", all(test, feature = "redis")))]
     pub(crate) const ALL: [Self; 7] = [
         Self::Foreign,
         Self::Schema,
