@@ -311,8 +311,8 @@ pub struct StatsSnapshot {
     pub rules: Vec<RuleStats>,
     /// The node and the others, now. `None`: the store has not joined a cluster.
     pub cluster: Option<ClusterStatus>,
-    /// The [file](crate::store::SnapshotFile) that keeps what is stored, the one that was opened last. `None`: none is
-    /// open, or the store does [not say](crate::Store::snapshot_file).
+    /// The [file](crate::store::SnapshotFile) that keeps what is stored; of several, the one that was opened last.
+    /// `None`: there is none, it is open no more, or the store does [not say](crate::Store::snapshot_file).
     #[cfg(feature = "snapshot")]
     pub snapshot_file: Option<SnapshotFileStats>,
 }

@@ -109,7 +109,22 @@ async fn numbers_know_nothing_of_a_cluster_that_is_gone_or_was_joined_by_another
 /// What was told by events at `warn` on this thread.
 #[cfg(feature = "tracing")]
 #[derive(Clone, Default)]
-struct Warnings(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+pub(crate) struct Warnings(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+#[cfg(feature = "tracing")]
+impl Warnings {
+    /// Listens on this thread for as long as the guard is kept.
+    pub(crate) fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
+        use tracing_subscriber::layer::SubscriberExt;
+        let warnings = Self::default();
+        let subscriber = tracing_subscriber::registry().with(warnings.clone());
+        (warnings, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(crate) fn told(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
 
 #[cfg(feature = "tracing")]
 impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
@@ -134,13 +149,11 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
 #[cfg(feature = "tracing")]
 #[tokio::test]
 async fn events_tell_of_changes_alone() {
-    use tracing_subscriber::layer::SubscriberExt;
     let Some(mut server) = server_with(&["--maxmemory-policy", "allkeys-lfu"]).await else { return };
     // Where there is one subscriber alone, a thread without one decides for all of them.
     let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
-    let warnings = Warnings::default();
-    let _listening = tracing::subscriber::set_default(tracing_subscriber::registry().with(warnings.clone()));
-    let told = || warnings.0.lock().unwrap().clone();
+    let (warnings, _listening) = Warnings::listen();
+    let told = || warnings.told();
     let node = Node::start(&server, "n1");
     node.caught_up().await;
     assert_eq!(told().len(), 1, "{:?}", told());

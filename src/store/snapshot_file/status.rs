@@ -128,3 +128,35 @@ impl fmt::Debug for FileOfStore {
         f.debug_struct("FileOfStore").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_in_a_row_are_told_once_and_so_is_their_end() {
+        let (mut writes, report) = (Writes::new(), WriteReport::default());
+        let good = || Ok(&report);
+        let error = SnapshotFileError::Aborted;
+        let bad = || Err(&error);
+        let told = [good(), bad(), bad(), good(), good(), bad()].map(|written| writes.note(written));
+        let expected =
+            [News::None, News::FailsNow, News::None, News::WorksAgain, News::None, News::FailsNow];
+        assert_eq!(told, expected);
+        let stats = writes.stats(None);
+        assert_eq!((stats.writes, stats.failed_writes, stats.last_write), (3, 3, Some(report)));
+        assert_eq!(stats.last_error, Some(error.to_string()));
+    }
+
+    #[test]
+    fn what_was_written_since_an_earlier_moment_is_a_difference() {
+        let mut writes = Writes::new();
+        writes.note(Ok(&WriteReport { responses: 7, skipped: 1, bytes: 9 }));
+        let earlier = writes.stats(None);
+        writes.note(Ok(&WriteReport { responses: 8, skipped: 0, bytes: 10 }));
+        let since = writes.stats(None).since(Some(&earlier));
+        assert_eq!((since.writes, since.failed_writes), (1, 0));
+        assert_eq!(since.last_write.map(|last| last.responses), Some(8), "what is so now stays");
+        assert_eq!(writes.stats(None).since(None).writes, 2);
+    }
+}
