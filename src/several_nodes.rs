@@ -72,10 +72,11 @@
 //!   since a server that is away must not become an origin that is flooded.
 //! * **A process that ends with purges that were not sent takes them along.** Wait for `Sent` where that matters.
 //! * **A response that was on its way is not called back.** A purge is for requests that arrive after it.
-//! * **The limit of `when_cut_off` needs clocks that run at one rate.** A virtual machine that was suspended with its
-//!   monotonic clock goes on where it was, and serves for the rest of the time.
-//! * **The clock of the server is trusted** to say how long a node has been silent. Set forward by more than the limit while
-//!   a node is cut off, a node counts as safe too early.
+//! * **The limit of `when_cut_off` needs clocks that run at one rate**, within a second over that limit. A virtual machine
+//!   that was suspended with its monotonic clock goes on where it was, and serves for the rest of the time.
+//! * **The clock of the server is trusted** to say how long a node has been silent. Each node reads it anew with each read
+//!   of the log: one that is there is seen again within two seconds, however the clock was set. Set forward by
+//!   more than the limit, a node that is cut off, or any one for those two seconds, counts as safe too early.
 //! * **Responses are not shared**: each node fetches for itself, unless it has a second tier.
 //!
 //! # Sizing
@@ -99,7 +100,8 @@
 //! * **Versions**: Redis 7.0 or later, Valkey 7.2 or later. An older one is refused with a line in
 //!   [`last_error`](crate::ClusterStatus::last_error).
 //! * **Memory**: `maxmemory-policy` must not begin with `allkeys`: such a server drops the quiet log before anything
-//!   else. Each time it does, all nodes confirm all that they hold. `volatile-lru` and `noeviction` keep it.
+//!   else. Each time it does, all nodes confirm all that they hold. `volatile-lru` and `noeviction` keep it; a server
+//!   that is full takes no purges until it has room, and nodes with `ValidateAfter` count as cut off meanwhile.
 //!   [`may_evict_log`](crate::ClusterStatus::may_evict_log) and an event of `tracing` tell of it.
 //! * **Persistence** is not needed. Without it a restart costs a wave of revalidations (below); with
 //!   `appendonly yes` it costs the same, since a server that comes back may have lost its last second, and says so by a
@@ -109,7 +111,8 @@
 //!   `HSETNX`, `HGETALL`, `HDEL`, `XADD`, `XREAD`, `XRANGE`, `XINFO`, `INFO` and `TIME`, and the keys `{namespace}:*`.
 //! * **Replicas** are not read from: a replica has a run id of its own, and lags.
 //! * **Sentinel and Redis Cluster** are not supported: the URL names one server. Behind a name or an address that follows
-//!   the primary a failover works as a restart does.
+//!   the primary a failover works as a restart does: a primary that was demoted refuses to register a node, which then
+//!   connects anew.
 //!
 //! # What a restart of the server costs
 //!

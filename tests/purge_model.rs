@@ -238,9 +238,15 @@ impl World {
 
 /// Runs these at the same time, in many orders.
 fn explore(max_records: usize, threads: Vec<fn(&World)>) {
+    explore_from(|_| {}, max_records, threads);
+}
+
+/// The same, once this was done.
+fn explore_from(begin: fn(&World), max_records: usize, threads: Vec<fn(&World)>) {
     const ORDERS: usize = 1_000;
     let run = move || {
         let world = Arc::new(World::new(max_records));
+        begin(&world);
         world.fetch();
         let threads: Vec<_> = threads
             .iter()
@@ -310,6 +316,18 @@ fn what_began_before_is_unproven_after() {
         explore(8, vec![kind, sweeps, fetches, looks]);
         explore(1, vec![kind, KINDS[1], World::confirm, looks]);
     }
+}
+
+/// Where others purge too, each use asks.
+#[test]
+fn what_is_asked_about_at_each_use_is_admitted_no_longer() {
+    let asks: fn(&World) = |world| world.purges.always_ask();
+    for kind in KINDS {
+        explore_from(asks, 8, vec![kind, World::confirm, looks]);
+    }
+    explore_from(asks, 8, vec![KINDS[1], sweeps, fetches, looks]);
+    explore_from(asks, 1, vec![KINDS[1], KINDS[3], looks]);
+    explore_from(asks, 8, vec![DOUBTS[0], World::confirm, looks]);
 }
 
 #[test]

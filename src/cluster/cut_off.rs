@@ -20,15 +20,18 @@ pub enum WhenCutOff {
     /// heard of them again everything is [unproven](crate::purge::Strength::Unproven): it is confirmed by the origin before it
     /// is used, and used without that only if the origin fails. So what another node has purged is used for at most
     /// this long, also by a process that was stopped and goes on. A node that has not reached the server yet has
-    /// heard of nothing.
+    /// heard of nothing, and neither has one that the server does not register, for example since its memory is full:
+    /// the others cannot see it.
     ///
     /// Other nodes need not wait for a node that has been silent for longer than this and a second: what was purged
     /// is not served there. Then [`applied_everywhere`](crate::Purged::applied_everywhere) does not name it. It may
     /// take as long before a server that was restarted is believed to know all nodes, if that is more than ten seconds.
     ///
-    /// From 3 seconds to 1 hour. A hit then takes a look at the clock, and at the records of purges.
+    /// From 3 seconds to 1 hour. A hit then takes a look at the clock; at the records of purges only after a purge, as ever.
     ///
-    /// Needs clocks that run at the same rate, within a second: they need not show the same time.
+    /// Needs clocks that run at the same rate, within a second over that time: they need not show the same time.
+    /// If the clock of the server is set forward by more than that time, any node may count as silent for two seconds,
+    /// until it has read that clock anew.
     ValidateAfter(Duration),
 }
 

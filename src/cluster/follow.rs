@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{
     Shared,
     log::{Entry, Next, Position, Reply},
-    redis::{Registering, Server},
+    redis::{Answered, Registering, Server},
     registry::Survey,
 };
 use crate::{
@@ -39,15 +39,15 @@ pub(super) async fn read_log(cluster: Weak<Shared>) {
 
 /// Follows the log over one connection. Returns when the cluster is dropped.
 async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) -> Result<(), ServerError> {
-    let (mut follower, hello) = server.follow().await?;
+    let (mut follower, run) = server.follow().await?;
     let may_evict_log = follower.may_evict_log().await?;
     let connected = |shared: Arc<Shared>| {
-        shared.connected(hello.run.as_deref(), may_evict_log);
+        shared.connected(run.as_deref(), may_evict_log);
         (shared.node.clone(), shared.when_cut_off)
     };
     let Some((name, when_cut_off)) = cluster.upgrade().map(connected) else { return Ok(()) };
     // A server that does not say which it is: each connection is to another one.
-    let run = hello.run.clone().unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
+    let run = run.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
     let mut failures = Backoff::new();
     let mut looked = None::<Instant>;
     loop {
@@ -55,20 +55,25 @@ async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) 
         let registering = Registering { name: &name, run: &run, when_cut_off };
         let is_due = looked.is_none_or(|looked| looked.elapsed() >= LOOK_PAUSE);
         let sent_at = Instant::now();
-        let (reply, fields) = follower.read(read, registering, &hello, is_due).await?;
+        let answered = follower.read(read, registering, is_due).await?;
+        let Answered { reply, fields, is_registered, is_readable, refusal } = answered;
         let has_failed = reply.has_failed;
         let Some(shared) = cluster.upgrade() else { return Ok(()) };
-        let next = shared.apply(read.from, reply, sent_at);
-        if let Some(fields) = fields {
+        let next = shared.apply(read.from, reply, is_registered.then_some(sent_at), refusal);
+        let forgotten = fields.map(|fields| {
             looked = Some(sent_at);
-            shared.surveyed(Survey { run: run.clone(), now_ms: hello.now_ms(), nonce: None, fields });
-        }
+            shared.surveyed(Survey { run: run.clone(), now_ms: follower.now_ms(), nonce: None, fields })
+        });
         drop(shared);
-        if next == Next::Mark {
+        if let Some(forgotten) = forgotten.filter(|names| !names.is_empty()) {
+            follower.forget(&forgotten).await?;
+        }
+        let may_mark = is_registered && is_readable;
+        if next == Next::Mark && may_mark {
             follower.mark(&name).await?;
         }
-        if has_failed {
-            // What is there may be no log at all.
+        if has_failed || next == Next::Mark && !may_mark {
+            // What is there may be no log at all, or one that is refused.
             sleep(failures.next()).await;
         } else {
             (failures, *backoff) = (Backoff::new(), Backoff::new());
@@ -83,13 +88,23 @@ impl Shared {
         self.standing.connected(&self.node, may_evict_log);
     }
 
-    fn surveyed(&self, survey: Survey) {
+    /// Notes what the registry says, and returns what is to be removed from it.
+    fn surveyed(&self, survey: Survey) -> Vec<String> {
+        let forgotten = survey.forgotten();
         self.known.lock().note(&survey);
         self.standing.surveyed(survey);
+        forgotten
     }
 
-    /// Applies the answer to what was sent at this moment.
-    fn apply(&self, from: Option<Position>, reply: Reply<Message>, sent_at: Instant) -> Next {
+    /// Applies the answer to a read that the others know of since before `told_at`, if they do, and notes what of it
+    /// the server has refused.
+    fn apply(
+        &self,
+        from: Option<Position>,
+        reply: Reply<Message>,
+        told_at: Option<Instant>,
+        refusal: Option<String>,
+    ) -> Next {
         let Reply { entries, is_full, anchor, deleted, has_failed, extent } = reply;
         // Key rules are code of the application: they run before the log is locked.
         let read = |Entry { position, purge }: Entry<Message>| Entry {
@@ -103,10 +118,10 @@ impl Shared {
             let next = log.replied(from, &reply, &self.purge);
             (next, log.is_caught_up() && !is_full)
         };
-        if is_at_end {
-            self.when_cut_off.heard(&self.purge, sent_at);
+        if let Some(told_at) = told_at.filter(|_| is_at_end) {
+            self.when_cut_off.heard(&self.purge, told_at);
         }
-        self.standing.read(&self.node, is_at_end);
+        self.standing.read(&self.node, is_at_end, refusal);
         reply
             .entries
             .iter()

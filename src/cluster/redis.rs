@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use redis::Value;
+use tokio::time::Instant;
 
 use super::{
     WhenCutOff,
@@ -11,7 +12,8 @@ use super::{
 };
 use crate::{
     remote::connection::{
-        Address, Answer, Connection, Hello, ServerError, bytes, info_field, list, millis, text,
+        Address, Answer, Clock, Connection, Hello, ServerError, accepted, bytes, info_field, list, millis,
+        refusal, text,
     },
     sequence::{Message, MessageKind, Strength},
     store::EntryId,
@@ -38,11 +40,18 @@ impl Server {
         Self { address, log, nodes }
     }
 
-    /// A connection that is used by nothing but the reader of the log.
-    pub(super) async fn follow(&self) -> Answer<(Follower, Hello)> {
+    /// A connection that is used by nothing but the reader of the log, and the run of the server if it says that.
+    pub(super) async fn follow(&self) -> Answer<(Follower, Option<String>)> {
         let (mut connection, _) = self.address.connect().await?;
-        let hello = connection.hello().await?;
-        Ok((Follower { connection, server: self.clone() }, hello))
+        let Hello { run, clock } = connection.hello().await?;
+        Ok((Follower { connection, server: self.clone(), clock }, run))
+    }
+
+    /// Removes registrations. Those that the server refuses to remove stay.
+    async fn forget(&self, connection: &mut Connection, names: &[String], limit: Duration) -> Answer<()> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("HDEL").arg(&self.nodes).arg(names);
+        connection.ask(&pipe, limit).await.map(drop)
     }
 
     /// A connection for all else.
@@ -63,10 +72,32 @@ pub(super) struct Registering<'a> {
 /// Fields and values of the registry.
 pub(super) type Fields = Vec<(String, String)>;
 
+/// What the server has answered to a read.
+pub(super) struct Answered {
+    pub(super) reply: Reply<Message>,
+    /// What stands in the registry, if that was asked for.
+    pub(super) fields: Option<Fields>,
+    /// Whether the others can see that this node was there before it read.
+    pub(super) is_registered: bool,
+    /// Whether an empty log can be told from one that may not be read.
+    pub(super) is_readable: bool,
+    /// The first refusal of a command, in the server's words.
+    pub(super) refusal: Option<String>,
+}
+
+/// Refusals of a registration that no later one on the same connection is free of: a primary that was demoted
+/// takes none any more, while another server may stand behind its name by now.
+const LASTING: [&str; 2] = ["READONLY ", "NOPERM "];
+
+/// Of a log that is not there.
+const NO_LOG: &str = "ERR no such key";
+
 /// Follows the log.
 pub(super) struct Follower {
     connection: Connection,
     server: Server,
+    /// Read anew with each read of the log: it may be set, and the one here may stand still or run at another rate.
+    clock: Clock,
 }
 
 impl Follower {
@@ -79,19 +110,25 @@ impl Follower {
         Ok(policy.is_some_and(|policy| policy.starts_with("allkeys")))
     }
 
+    /// The server's clock now.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
     /// Registers, reads, and asks for the anchor, in one write. What comes behind the read was executed after
     /// it, also if it has waited. Looks at the registry as well if that `is_due`.
     pub(super) async fn read(
         &mut self,
         read: Read,
         Registering { name, run, when_cut_off }: Registering<'_>,
-        hello: &Hello,
         is_due: bool,
-    ) -> Answer<(Reply<Message>, Option<Fields>)> {
+    ) -> Answer<Answered> {
         let Server { log, nodes, .. } = &self.server;
-        let now_ms = hello.now_ms();
+        let (now_ms, sent_at) = (self.now_ms(), Instant::now());
         let reported = read.from.filter(|_| read.may_wait);
         let mut pipe = redis::pipe();
+        // First: what comes behind the read may have to wait.
+        pipe.cmd("TIME");
         pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(
             run,
             reported,
@@ -112,11 +149,20 @@ impl Follower {
             pipe.cmd("HGETALL").arg(nodes);
         }
         let mut answers = self.connection.ask(&pipe, LOG_TIMEOUT).await?;
-        let registry = if is_due { answers.pop().map(fields) } else { None };
-        let [_, _, entries, anchor, info] = answers.try_into().map_err(|_| ServerError::Answer)?;
-        let has_failed =
-            [&entries, &anchor, &info].iter().any(|answer| matches!(answer, Value::ServerError(_)));
-        let (entries, info) = (stream_entries(entries), StreamInfo(fields(info)));
+        let fields = if is_due { answers.pop() } else { None };
+        let [time, registered, born, entries, anchor, info] =
+            answers.try_into().map_err(|_| ServerError::Answer)?;
+        self.clock = Clock::read(time, sent_at)?;
+        let registering = [refusal(&registered), refusal(&born)];
+        if let Some(why) = lasting(&registering) {
+            return Err(ServerError::Refused(why.to_owned()));
+        }
+        let reading = [refusal(&entries), refusal(&anchor), refusal(&info)];
+        let is_registered = registering.iter().all(Option::is_none);
+        let (is_readable, has_failed) =
+            (reading[..2].iter().all(Option::is_none), reading.iter().any(Option::is_some));
+        let looking = fields.as_ref().and_then(refusal);
+        let (entries, info) = (stream_entries(entries), StreamInfo(self::fields(info)));
         let reply = Reply {
             is_full: entries.len() >= CHUNK,
             anchor: list(anchor).into_iter().filter_map(entry).map(|entry| entry.position.nonce).next(),
@@ -125,7 +171,19 @@ impl Follower {
             entries,
             has_failed,
         };
-        Ok((reply, registry))
+        let reading = reading.into_iter().flatten().filter(|why| why.trim_end() != NO_LOG);
+        Ok(Answered {
+            reply,
+            fields: fields.filter(|_| looking.is_none()).map(self::fields),
+            is_registered,
+            is_readable,
+            refusal: registering.into_iter().flatten().chain(reading).chain(looking).next(),
+        })
+    }
+
+    /// Removes registrations.
+    pub(super) async fn forget(&mut self, names: &[String]) -> Answer<()> {
+        self.server.forget(&mut self.connection, names, LOG_TIMEOUT).await
     }
 
     /// Adds an entry to hold on to.
@@ -133,7 +191,11 @@ impl Follower {
         let mut pipe = redis::pipe();
         pipe.cmd("XADD").arg(&self.server.log).arg("*");
         pipe.arg("k").arg("mark").arg("n").arg(fastrand::u64(..)).arg("w").arg(name);
-        self.connection.ask(&pipe, LOG_TIMEOUT).await.map(drop)
+        self.connection
+            .ask(&pipe, LOG_TIMEOUT)
+            .await?
+            .into_iter()
+            .try_for_each(|answer| accepted(answer).map(drop))
     }
 }
 
@@ -181,9 +243,7 @@ impl Writer {
 
     /// Removes registrations.
     pub(super) async fn forget(&mut self, names: &[String]) -> Answer<()> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("HDEL").arg(&self.server.nodes).arg(names);
-        self.connection.ask(&pipe, WRITE_TIMEOUT).await.map(drop)
+        self.server.forget(&mut self.connection, names, WRITE_TIMEOUT).await
     }
 
     /// Says that this node has left.
@@ -230,6 +290,12 @@ fn message(kind: &str, argument: &[u8], strength: &str) -> Message {
         (Some(kind), Some(strength)) => Message::new(kind, argument, strength),
         _ => Message::doubt(),
     }
+}
+
+/// Why this server will take no registration.
+fn lasting(refusals: &[Option<String>]) -> Option<&str> {
+    let is_lasting = |why: &&str| LASTING.iter().any(|code| why.starts_with(code));
+    refusals.iter().flatten().map(String::as_str).find(is_lasting)
 }
 
 /// What `XINFO STREAM` says.

@@ -15,7 +15,8 @@ use crate::{
 /// A registry younger than this may not know all nodes yet.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);
 
-/// Clocks may run at slightly different rates: leases count as so much longer.
+/// By how much clocks may differ over the time of a lease, which counts as so much longer. Before it they may
+/// differ by anything: each registration is by the clock of the server, read a moment before.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Registrations of nodes that have said nothing for so long are removed.
@@ -128,6 +129,12 @@ impl Survey {
         nodes.map(|(name, value)| (&**name, Node::parse(value)))
     }
 
+    /// The nodes that were heard lately and have not left.
+    pub(super) fn present(&self) -> impl Iterator<Item = (&str, Node<'_>)> {
+        let is_present = |node: &Node<'_>| !node.has_left() && !self.is_old(node.at_ms);
+        self.nodes().filter_map(move |(name, node)| Some((name, node.filter(is_present)?)))
+    }
+
     fn is_old(&self, at_ms: u64) -> bool {
         self.now_ms.saturating_sub(at_ms) > FORGOTTEN_AFTER_MS
     }
@@ -137,7 +144,8 @@ impl Survey {
         let is_old = |at_ms: u64| self.is_old(at_ms);
         let is_forgotten = |(name, value): &&(String, String)| match name.strip_prefix(BORN) {
             Some(run) => run != self.run && value.parse().is_ok_and(is_old),
-            None => Node::parse(value).is_none_or(|node| is_old(node.at_ms)),
+            // What cannot be read may be of a later version.
+            None => Node::parse(value).is_some_and(|node| is_old(node.at_ms)),
         };
         self.fields.iter().filter(is_forgotten).map(|(name, _)| name.clone()).collect()
     }
@@ -248,10 +256,19 @@ mod tests {
     #[test]
     fn who_has_left_is_not_waited_for_and_who_is_silent_is_forgotten_after_an_hour() {
         let now = NOW + 10 * FORGOTTEN_AFTER_MS;
-        let old = survey(&[("n1", "a 1-0 5"), ("n2", &departure(now)), ("born:a", "1"), ("born:b", "1")]);
+        let old = survey(&[
+            ("n1", "a 1-0 5"),
+            ("n2", &departure(now)),
+            ("n3", "?"),
+            ("born:a", "1"),
+            ("born:b", "1"),
+        ]);
         let old = Survey { now_ms: now, ..old };
-        let left: Vec<_> = old.nodes().map(|(name, node)| (name, node.unwrap().has_left())).collect();
+        let left = |(name, node): (_, Option<Node<'_>>)| Some((name, node?.has_left()));
+        let left: Vec<_> = old.nodes().filter_map(left).collect();
         assert_eq!(left, [("n1", false), ("n2", true)]);
+        assert_eq!(old.present().count(), 0);
+        // What cannot be read may be of a later version.
         assert_eq!(old.forgotten(), ["n1", "born:b"]);
     }
 

@@ -64,7 +64,7 @@ impl Standing {
         let warns = {
             let mut state = self.0.lock();
             state.turn(true, false);
-            (state.last_error, state.may_evict_log) = (None, may_evict_log);
+            state.may_evict_log = may_evict_log;
             may_evict_log && !std::mem::replace(&mut state.has_warned, may_evict_log)
         };
         if warns {
@@ -88,11 +88,13 @@ impl Standing {
         }
     }
 
-    /// What the server said was applied, and whether the log was read to its end by that.
-    pub(super) fn read(&self, node: &str, is_caught_up: bool) {
+    /// What the server said was applied, and whether the log was read to its end by that. `refusal` is why it has
+    /// refused some of what it was asked.
+    pub(super) fn read(&self, node: &str, is_caught_up: bool, refusal: Option<String>) {
         let lasted = {
             let mut state = self.0.lock();
             state.turn(true, is_caught_up);
+            state.last_error = refusal;
             if is_caught_up {
                 state.heard = Some(Instant::now());
             }
@@ -138,20 +140,19 @@ impl State {
 
     fn others(&self, own: &str) -> Vec<NodeStatus> {
         let since = self.surveyed.map(|at| at.elapsed()).unwrap_or_default();
-        let others = self.survey.nodes().filter(|(name, _)| *name != own);
-        let status = |(name, node): (&str, Option<Node<'_>>)| {
-            let node = node.filter(|node| !node.has_left())?;
+        let others = self.survey.present().filter(|(name, _)| *name != own);
+        let status = |(name, node): (&str, Node<'_>)| {
             let heard = node.silent_for(self.survey.now_ms).saturating_add(since);
-            Some(NodeStatus {
+            NodeStatus {
                 name: name.into(),
                 position: node.position.map(|position| position.to_string().into()),
                 behind: None,
                 heard,
                 is_silent: heard > SILENCE,
                 validates_after: node.lease,
-            })
+            }
         };
-        let mut others: Vec<_> = others.filter_map(status).collect();
+        let mut others: Vec<_> = others.map(status).collect();
         others.sort_by(|a, b| a.name.cmp(&b.name));
         others
     }

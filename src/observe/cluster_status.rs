@@ -69,7 +69,9 @@ pub struct ClusterStatus {
     /// Whether the server may drop the log when its memory is full, since its `maxmemory-policy` begins with
     /// `allkeys`. Each time it does, all nodes have to confirm all that they hold. `false` if the server does not say.
     pub may_evict_log: bool,
-    /// Why the last connection failed, while there is none.
+    /// Why the last connection failed, while there is none. With a connection, why the server refuses a part of what it
+    /// is asked at each read of the log, in its words and for as long as it does: the log may not be readable
+    /// (`WRONGTYPE`, `NOPERM`), or this node cannot register since the memory is full (`OOM`).
     pub last_error: Option<String>,
 }
 

@@ -201,12 +201,24 @@ pub(crate) struct Connection {
 pub(crate) struct Hello {
     /// `None` if it does not say.
     pub(crate) run: Option<String>,
+    pub(crate) clock: Clock,
+}
+
+/// The clock of a server, as it was read at some moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
     now_ms: u64,
     at: Instant,
 }
 
-impl Hello {
-    /// The server's clock now.
+impl Clock {
+    /// By the answer to a `TIME` that was sent at this moment: ahead by what that took on its way, and never behind.
+    pub(crate) fn read(answer: Value, sent_at: Instant) -> Answer<Self> {
+        let now_ms = millis(accepted(answer)?).ok_or(ServerError::Answer)?;
+        Ok(Self { now_ms, at: sent_at })
+    }
+
+    /// What it shows now.
     pub(crate) fn now_ms(&self) -> u64 {
         let since = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.now_ms.saturating_add(since)
@@ -228,10 +240,10 @@ impl Connection {
         let at = Instant::now();
         let answers = self.ask(&pipe, CONNECT_TIMEOUT).await?;
         let [info, time] = answers.try_into().map_err(|_| ServerError::Answer)?;
-        let now_ms = millis(accepted(time)?).ok_or(ServerError::Answer)?;
+        let clock = Clock::read(time, at)?;
         let info = text(info).unwrap_or_default();
         check_version(&info)?;
-        Ok(Hello { run: info_field(&info, "run_id").map(str::to_owned), now_ms, at })
+        Ok(Hello { run: info_field(&info, "run_id").map(str::to_owned), clock })
     }
 }
 
@@ -284,11 +296,19 @@ pub(crate) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
 
 /// An answer that is no error.
 pub(crate) fn accepted(value: Value) -> Answer<Value> {
-    match value {
+    match refusal(&value) {
+        Some(why) => Err(ServerError::Refused(why)),
+        None => Ok(value),
+    }
+}
+
+/// Why the server has refused what was asked, if it has, in its words.
+pub(crate) fn refusal(answer: &Value) -> Option<String> {
+    match answer {
         Value::ServerError(error) => {
-            Err(ServerError::Refused(format!("{} {}", error.code(), error.details().unwrap_or_default())))
+            Some(format!("{} {}", error.code(), error.details().unwrap_or_default()))
         }
-        value => Ok(value),
+        _ => None,
     }
 }
 

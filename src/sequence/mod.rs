@@ -461,7 +461,7 @@ impl Sequence {
     }
 
     /// From now on what is stored is unproven where it was not [heard](Self::heard) in time which purges there
-    /// were elsewhere. Each check then takes the longer way.
+    /// were elsewhere. Each check then asks for the time.
     #[cfg(feature = "redis")]
     pub(crate) fn limit_hearing(&self) {
         self.hearing.limit();
@@ -797,5 +797,35 @@ mod tests {
         losses.note(a, Loss::Purged);
         losses.note(same_slot, Loss::Purged);
         assert_eq!((losses.find(a), losses.find(same_slot)), (None, Some(Loss::Purged)));
+    }
+
+    /// Each use asks whether there is doubt, and reads the records once after each purge.
+    #[test]
+    fn where_each_use_asks_a_response_is_judged_only_after_a_purge() {
+        let purges = Purges::new(1, 8, 8);
+        purges.always_ask();
+        let floor = FloorIndex::new(0);
+        let keys = PurgeKeys::new(b"k"[..].into(), [floor; 2], [TagHash::new(7)], "/", None);
+        let begun = purges.begin(floor);
+        let check = PurgeCheck::new(begun);
+        let judged = std::cell::Cell::new(0);
+        let admits = |is_in_doubt| {
+            let look = || {
+                judged.set(judged.get() + 1);
+                &keys
+            };
+            let mut is_unproven = false;
+            let note = |doubts: Doubts| is_unproven = doubts.is_unproven;
+            let is_admitted = purges.admits(&check, begun, look, || is_in_doubt, note);
+            (is_admitted, is_unproven, judged.get())
+        };
+        purges.purge(PurgeKind::Tag(TagHash::new(8)), Effect::Gone);
+        assert_eq!(admits(false), (true, false, 1), "a purge of something else");
+        assert_eq!(admits(false), (true, false, 1));
+        assert_eq!(admits(true), (true, true, 2), "doubt is always noted");
+        assert_eq!(admits(false), (true, false, 2));
+        purges.purge(PurgeKind::Tag(TagHash::new(7)), Effect::Gone);
+        assert_eq!(admits(false), (false, false, 3));
+        assert_eq!(admits(false), (false, false, 4), "what is purged stays purged");
     }
 }

@@ -11,7 +11,7 @@ use tower_readthrough::{
 use super::{
     link::{Fault, Link},
     node::{LIMIT, Node, PAGE, until},
-    server::server,
+    server::{Server, server},
     support::secs,
 };
 
@@ -69,4 +69,74 @@ async fn a_server_that_answers_slowly_delays_purges_and_nothing_else() {
     }
     let status = there.cluster.status();
     assert!(status.is_connected && status.state != ClusterState::CutOff, "{status:?}");
+}
+
+/// The others cannot see it: to them it is silent, and safe once its time is over.
+#[tokio::test]
+async fn a_node_that_may_not_register_hears_nothing_until_it_may() {
+    let Some(server) = server().await else { return };
+    let node = Node::start_with(&server.url(), "n1", WhenCutOff::ValidateAfter(secs(3)));
+    for (forbid, allow, error) in [
+        (&["ACL", "SETUSER", "default", "-hset"][..], &["ACL", "SETUSER", "default", "+hset"][..], "NOPERM "),
+        (&["ACL", "SETUSER", "default", "-hsetnx"], &["ACL", "SETUSER", "default", "+hsetnx"], "NOPERM "),
+        (&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"], "READONLY "),
+    ] {
+        until("heard", || !node.cluster.status().must_validate).await;
+        server.command(forbid).await.unwrap();
+        until("gone", || {
+            let status = node.cluster.status();
+            !status.is_connected && status.last_error.is_some_and(|told| told.starts_with(error))
+        })
+        .await;
+        until("validates", || node.cluster.status().must_validate).await;
+        server.command(allow).await.unwrap();
+        until("heard again", || !node.cluster.status().must_validate).await;
+        assert_eq!(node.cluster.status().last_error, None, "{forbid:?}");
+    }
+}
+
+/// It goes on reading, which needs no memory.
+#[tokio::test]
+async fn a_node_that_is_not_registered_since_the_memory_is_full_validates_and_goes_on_reading() {
+    let Some(server) = server().await else { return };
+    server.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await.unwrap();
+    let node = Node::start_with(&server.url(), "n1", WhenCutOff::ValidateAfter(secs(3)));
+    until("heard", || !node.cluster.status().must_validate).await;
+    let before = node.cluster.status();
+    server.command(&["CONFIG", "SET", "maxmemory", "1"]).await.unwrap();
+    until("validates", || node.cluster.status().must_validate).await;
+    let status = node.cluster.status();
+    assert!(status.is_connected && status.is_caught_up, "{status:?}");
+    assert_eq!((status.gaps, status.position), (before.gaps, before.position), "nothing was missed");
+    // One that finds no log cannot begin one.
+    let late = Node::start_in(&server, "n2", "other");
+    until("told", || late.cluster.status().last_error.is_some_and(|told| told.starts_with("OOM "))).await;
+    assert!(!late.cluster.status().is_caught_up);
+    server.command(&["CONFIG", "SET", "maxmemory", "0"]).await.unwrap();
+    until("heard again", || !node.cluster.status().must_validate).await;
+    late.caught_up().await;
+    assert_eq!((node.cluster.status().last_error, late.cluster.status().last_error), (None, None));
+}
+
+/// Of `XADD`, where it is about commands.
+async fn counted(server: &Server, section: &str, name: &str) -> u64 {
+    let info = server.command(&["INFO", section]).await.unwrap();
+    let info = redis::from_redis_value::<String>(info).unwrap();
+    let line = info.lines().find(|line| line.starts_with("cmdstat_xadd:") || line.starts_with(name)).unwrap();
+    let (_, number) = line.split_once(name).unwrap();
+    number.split(',').next().unwrap().parse().unwrap()
+}
+
+/// Each time that is refused it connects anew, after a pause.
+#[tokio::test]
+async fn a_node_that_may_not_begin_an_empty_log_says_so() {
+    let Some(server) = server().await else { return };
+    server.command(&["ACL", "SETUSER", "default", "-xadd"]).await.unwrap();
+    let node = Node::start(&server, "n1");
+    until("told", || node.cluster.status().last_error.is_some_and(|told| told.starts_with("NOPERM "))).await;
+    let connections = counted(&server, "stats", "total_connections_received:").await;
+    let refused = counted(&server, "commandstats", "rejected_calls=").await;
+    assert!((1..=connections).contains(&refused), "{refused} over {connections}");
+    server.command(&["ACL", "SETUSER", "default", "+xadd"]).await.unwrap();
+    node.caught_up().await;
 }

@@ -1,5 +1,7 @@
 //! What a node says of itself and of the others.
 
+use std::time::{Duration, SystemTime};
+
 use tokio::net::TcpListener;
 use tower_readthrough::{
     Stats,
@@ -7,7 +9,9 @@ use tower_readthrough::{
 };
 
 use super::{
+    fake::{self, Fake, Saying},
     node::{Node, until},
+    remote::eventually,
     server::{server, server_with},
     support::secs,
 };
@@ -104,6 +108,91 @@ async fn numbers_know_nothing_of_a_cluster_that_is_gone_or_was_joined_by_another
     let purge = tower_readthrough::StoreLayer::new(store).purge();
     let _cluster = Cluster::builder("redis://127.0.0.1:1/", purge).open().unwrap();
     assert_eq!(Stats::new().snapshot().cluster, None);
+}
+
+/// A step of the server's clock, or of that of a machine that was suspended, would leave a live node silent in the eyes of
+/// the others.
+#[tokio::test]
+async fn the_time_that_a_node_registers_with_follows_the_clock_of_the_server() {
+    let slow = Saying { delay: Duration::from_millis(5), ..Saying::GOOD };
+    let fake = Fake::start(slow).await;
+    let _node = Node::start_at(&fake.url(), "n1");
+    let registered = |from: usize| {
+        let told = fake.told().split_off(from);
+        let at = |words: &[String]| words[1].split(' ').nth(2).unwrap().parse::<u64>().unwrap();
+        told.iter().map(|(connection, words)| (*connection, at(words))).collect::<Vec<_>>()
+    };
+    until("registered", || fake.told().len() >= 2).await;
+    let (connection, at) = registered(0)[0];
+    assert!((1_700_000_000_123..1_700_000_030_000).contains(&at), "{at}");
+    fake.say(Saying { time: fake::LATER, ..slow });
+    // The next one may be on its way.
+    let next = fake.told().len() + 1;
+    until("registered again", || fake.told().len() >= next + 3).await;
+    for (over, at) in registered(next) {
+        assert_eq!(over, connection);
+        assert!(at >= 1_700_000_060_123, "{at}");
+    }
+}
+
+const NODES: &str = "{test}:1:nodes";
+const LOG: &str = "{test}:1:purges";
+
+/// Also where none waits for the others.
+#[tokio::test]
+async fn nodes_that_were_not_heard_for_an_hour_are_not_shown_and_are_forgotten() {
+    let Some(server) = server().await else { return };
+    let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+    let (recent, old) = (format!("run 1-0 {now_ms}"), format!("run 1-0 {}", now_ms - 2 * 3_600_000));
+    server.command(&["HSET", NODES, "recent", &recent, "old", &old, "strange", "?"]).await.unwrap();
+    server.command(&["ACL", "SETUSER", "default", "-hdel"]).await.unwrap();
+    let node = Node::start(&server, "n1");
+    until("looked at", || !node.cluster.status().others.is_empty()).await;
+    let others = node.cluster.status().others;
+    assert_eq!(others.iter().map(|other| &*other.name).collect::<Vec<_>>(), ["recent"]);
+    server.command(&["ACL", "SETUSER", "default", "+hdel"]).await.unwrap();
+    eventually("it is forgotten", || async {
+        server.command(&["HEXISTS", NODES, "old"]).await.unwrap() == redis::Value::Int(0)
+    })
+    .await;
+    let left = server.command(&["HMGET", NODES, "recent", "strange"]).await.unwrap();
+    assert_eq!(redis::from_redis_value::<[String; 2]>(left).unwrap(), [recent, "?".to_owned()]);
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_is_told_of_while_that_lasts() {
+    let Some(server) = server().await else { return };
+    let node = Node::start(&server, "n1");
+    for (harm, heal, error) in [
+        (&["SET", LOG, "x"][..], &["DEL", LOG][..], "WRONGTYPE "),
+        (&["ACL", "SETUSER", "default", "-xread"], &["ACL", "SETUSER", "default", "+xread"], "NOPERM "),
+        (&["ACL", "SETUSER", "default", "-xinfo"], &["ACL", "SETUSER", "default", "+xinfo"], "NOPERM "),
+    ] {
+        node.caught_up().await;
+        server.command(harm).await.unwrap();
+        let told = || node.cluster.status().last_error.is_some_and(|told| told.starts_with(error));
+        until("told", told).await;
+        let entries = server.command(&["XLEN", LOG]).await.ok();
+        for _ in 0..3 {
+            let said = server.command(&["HGET", NODES, "n1"]).await.unwrap();
+            eventually("it tries again", || async {
+                server.command(&["HGET", NODES, "n1"]).await.unwrap() != said
+            })
+            .await;
+            assert!(told() && node.cluster.status().is_connected, "{harm:?}");
+        }
+        assert_eq!(
+            server.command(&["XLEN", LOG]).await.ok(),
+            entries,
+            "it adds nothing to what it cannot read"
+        );
+        server.command(heal).await.unwrap();
+        until("healed", || {
+            let status = node.cluster.status();
+            status.is_caught_up && status.last_error.is_none()
+        })
+        .await;
+    }
 }
 
 /// What was told by events at `warn` on this thread.

@@ -64,8 +64,8 @@ enum State {
 
 /// What is to be sent, and what was sent and not read back yet: until then the server may have lost it.
 ///
-/// To add, send and read back one takes no more time the more there are: after a long absence of the server there may
-/// be as many as there is room for.
+/// To add, send and read back one is a few look-ups in sorted sets, also where most have to [pause](Pauses): after a
+/// long absence of the server there may be as many as there is room for.
 #[derive(Debug)]
 pub(super) struct Outbox {
     /// In the order in which they are sent.
@@ -73,7 +73,10 @@ pub(super) struct Outbox {
     places: HashMap<u64, Place>,
     /// Those with which others that are about the same may be merged.
     new: HashMap<Subject, Vec<Place>>,
+    /// To be sent, the first in its order next.
     unsent: BTreeSet<Place>,
+    /// To be sent from these moments on.
+    paused: BTreeSet<(Instant, Place)>,
     numbers: BTreeSet<(u64, Place)>,
     /// What was read back lately, the oldest first.
     recent: VecDeque<Waiting>,
@@ -110,6 +113,7 @@ impl Outbox {
             places: HashMap::new(),
             new: HashMap::new(),
             unsent: BTreeSet::new(),
+            paused: BTreeSet::new(),
             numbers: BTreeSet::new(),
             recent: VecDeque::new(),
             most,
@@ -170,8 +174,10 @@ impl Outbox {
     fn put(&mut self, place: Place, waiting: Waiting) {
         self.places.insert(waiting.sending.nonce, place);
         self.numbers.insert((waiting.number, place));
-        if waiting.state != State::Sent {
-            self.unsent.insert(place);
+        match waiting.not_before {
+            _ if waiting.state == State::Sent => {}
+            Some(not_before) => _ = self.paused.insert((not_before, place)),
+            None => _ = self.unsent.insert(place),
         }
         if waiting.state == State::New {
             self.new.entry(subject(&waiting.sending.message)).or_default().push(place);
@@ -184,6 +190,9 @@ impl Outbox {
         self.places.remove(&waiting.sending.nonce);
         self.numbers.remove(&(waiting.number, place));
         self.unsent.remove(&place);
+        if let Some(not_before) = waiting.not_before {
+            self.paused.remove(&(not_before, place));
+        }
         self.is_not_new(place, &waiting.sending.message);
         Some(waiting)
     }
@@ -206,7 +215,7 @@ impl Outbox {
         let is_asked_for = |ticket: &Arc<Ticket>| Arc::strong_count(ticket) > 1;
         let tickets = std::iter::once(Arc::clone(ticket)).chain(replaced.filter(is_asked_for)).collect();
         (self.places, self.new) = (HashMap::new(), HashMap::new());
-        (self.unsent, self.numbers) = (BTreeSet::new(), BTreeSet::new());
+        (self.unsent, self.paused, self.numbers) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let sending = Sending { nonce, message: Message::doubt() };
         let state = State::New;
         self.push(Waiting { sending, number, state, not_before: None, issued_at: now, tickets });
@@ -214,9 +223,13 @@ impl Outbox {
 
     /// The next entry to be sent, which counts as sent from now on.
     pub(super) fn next(&mut self, now: Instant) -> Option<Sending> {
-        let is_due = |waiting: &Waiting| waiting.not_before.is_none_or(|not_before| not_before <= now);
-        let place = *self.unsent.iter().find(|place| self.waiting.get(place).is_some_and(is_due))?;
-        self.unsent.remove(&place);
+        while let Some((not_before, place)) = self.paused.first().copied()
+            && not_before <= now
+        {
+            self.paused.pop_first();
+            self.unsent.insert(place);
+        }
+        let place = self.unsent.pop_first()?;
         let waiting = self.waiting.get_mut(&place)?;
         waiting.state = State::Sent;
         let sending = waiting.sending.clone();
@@ -226,7 +239,7 @@ impl Outbox {
 
     /// When the next entry may be sent, if one has to wait.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        self.unsent.iter().filter_map(|place| self.waiting.get(place)?.not_before).min()
+        self.paused.first().map(|(not_before, _)| *not_before)
     }
 
     pub(super) fn acknowledged(&self, position: Position) {
@@ -270,6 +283,7 @@ impl Outbox {
 
     /// As if the server had none of it.
     pub(super) fn forget_sent(&mut self) {
+        (self.unsent, self.paused) = (BTreeSet::new(), BTreeSet::new());
         for (place, mut waiting) in std::mem::take(&mut self.waiting) {
             waiting.state = State::New;
             self.is_not_new(place, &waiting.sending.message);
@@ -329,5 +343,76 @@ impl Pauses {
             self.0.insert(message.clone(), last.unwrap_or(now));
         }
         last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_unsent(waiting: &Waiting) -> bool {
+        waiting.state != State::Sent
+    }
+
+    /// Told again to another server, with its old pause, and read back before it was sent there.
+    #[test]
+    fn what_is_read_back_is_not_in_the_way_of_what_is_to_be_sent() {
+        let (mut outbox, begun) = (Outbox::new(8), Instant::now());
+        let later = |millis| begun + Duration::from_millis(millis);
+        let message = |uri| Message::new(MessageKind::Url, &[uri], Strength::Hard);
+        let id = crate::store::EntryId::default();
+        for (nonce, millis) in [(1, 0), (2, 10)] {
+            drop(outbox.add(nonce, &message(1), nonce, true, later(millis)));
+            assert_eq!(outbox.next(later(nonce * 90)).unwrap().nonce, nonce);
+            outbox.read_back(Position { id, nonce });
+        }
+        outbox.tell_again(later(200));
+        assert_eq!(outbox.len(), 2);
+        drop(outbox.add(3, &message(3), 3, true, later(200)));
+        for nonce in [1, 2] {
+            outbox.read_back(Position { id, nonce });
+        }
+        assert_eq!(outbox.next_at(), None);
+        assert_eq!(outbox.next(later(300)).unwrap().nonce, 3);
+    }
+
+    proptest::proptest! {
+        /// Unsafe requests to a few URIs, and all that becomes of what they left, in any order.
+        #[test]
+        fn what_is_sent_next_and_when_is_that_of_a_walk(
+            steps in proptest::collection::vec((0_u8..8, 0_u8..3, 0_u64..80), 1..60),
+        ) {
+            let (mut outbox, begun) = (Outbox::new(8), Instant::now());
+            let (mut now, mut sent) = (begun, Vec::new());
+            for (nonce, (step, uri, millis)) in (1_u64..).zip(steps) {
+                now += Duration::from_millis(millis);
+                let message = Message::new(MessageKind::Url, &[uri], Strength::Hard);
+                match step {
+                    0..=2 => drop(outbox.add(nonce, &message, nonce, step != 0, now)),
+                    3..=4 => {
+                        let is_due = |waiting: &Waiting| waiting.not_before.is_none_or(|at| at <= now);
+                        let mut walk = outbox.waiting.values().filter(|waiting| is_unsent(waiting));
+                        let expected = walk.find(|waiting| is_due(waiting)).map(|waiting| waiting.sending.clone());
+                        let next = outbox.next(now);
+                        proptest::prop_assert_eq!(&next, &expected);
+                        sent.extend(next.map(|sending| sending.nonce));
+                        if expected.is_none() {
+                            let walk = outbox.waiting.values().filter(|waiting| is_unsent(waiting));
+                            let at = walk.filter_map(|waiting| waiting.not_before).min();
+                            proptest::prop_assert_eq!(outbox.next_at(), at);
+                        }
+                    }
+                    5 => outbox.send_again(),
+                    6 => outbox.tell_again(now),
+                    _ => {
+                        // Also once more.
+                        let nonce = sent.get(millis as usize % sent.len().max(1)).copied().unwrap_or_default();
+                        outbox.read_back(Position { id: crate::store::EntryId::default(), nonce });
+                    }
+                }
+                let unsent = outbox.waiting.values().filter(|waiting| is_unsent(waiting)).count();
+                proptest::prop_assert_eq!(outbox.unsent.len() + outbox.paused.len(), unsent);
+            }
+        }
     }
 }
