@@ -806,7 +806,7 @@ mod tests {
         purges.always_ask();
         let floor = FloorIndex::new(0);
         let keys = PurgeKeys::new(b"k"[..].into(), [floor; 2], [TagHash::new(7)], "/", None);
-        let begun = purges.begin(floor);
+        let begun = purges.begin([floor; 2]);
         let check = PurgeCheck::new(begun);
         let judged = std::cell::Cell::new(0);
         let admits = |is_in_doubt| {

@@ -56,7 +56,8 @@ async fn a_record_says_what_the_tier_had_and_the_field_why_the_origin_was_asked(
     assert!(status.is_from_second_tier() && !status.has_waited_for_node());
     let status = told(&node, &watch).await;
     assert_eq!((status.second_tier(), &*status.to_string()), (None, "hit"), "it is stored here by now");
-    // A stale one, which is confirmed.
+    // A stale one, which is confirmed. What that prolongs stays here.
+    let _held = site.remote.hold([RemoteCall::Write]);
     tokio::time::advance(secs(70)).await;
     let (node, watch) = site.watched(&confirming(), false);
     let status = told(&node, &watch).await;
