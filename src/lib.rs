@@ -249,7 +249,7 @@ pub use self::{
     build_error::BuildError,
     coalesce::{Coalesce, CoalesceLayer},
     exchange::failures::{DefaultFailures, Failures},
-    exchange::status::{CacheStatus, Forward, Stale},
+    exchange::status::{CacheStatus, Forward, Lost, Stale},
     exchange::{
         Attempts, BackgroundEvent, CacheRequest, CacheStatusDetail, Observer, Outcome, Purpose, Record,
         RefreshResult, Refused, Role,
@@ -270,8 +270,8 @@ pub use self::{
     lookup::{Lookup, LookupLayer},
     observe::{
         BreakerState, ClusterState, ClusterStatus, CoalesceStats, Counts, Explanation, NodeStatus,
-        OriginStats, PurgeKind, Refreshes, RuleStats, Stats, StatsSnapshot, StoredSummary, TierRead,
-        TierStanding, TierStatus, TierWrite,
+        OriginStats, PurgeKind, Refreshes, RemoteStatus, RuleStats, Stats, StatsSnapshot, StoredSummary,
+        TierRead, TierStanding, TierStatus, TierWait, TierWrite,
     },
     origin::{AnsweredBy, Latency, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},

@@ -149,7 +149,7 @@ pub(crate) fn seconds<S: serde::Serializer>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Forward, NotStored, OriginState, Refused, Stale, Unkeyed};
+    use crate::{Forward, Lost, NotStored, OriginState, Refused, Stale, Unkeyed};
 
     fn check<R: Named>() {
         for (index, reason) in R::ALL.iter().enumerate() {
@@ -162,6 +162,7 @@ mod tests {
     #[test]
     fn reasons_are_listed_in_order_and_named_in_kebab_case() {
         check::<Forward>();
+        check::<Lost>();
         check::<NotStored>();
         check::<OriginState>();
         check::<Refused>();

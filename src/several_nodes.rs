@@ -157,5 +157,10 @@
 //!
 //! [`Cluster::status`](crate::cluster::Cluster::status) and [`StatsSnapshot::cluster`](crate::StatsSnapshot::cluster) say
 //! how this node stands and what the others have said; the dashboard shows it under "Nodes", and the metrics begin with
-//! `readthrough_cluster_`. Worth an alarm: `readthrough_cluster_heard_seconds` above a few seconds, and any
-//! `readthrough_cluster_gaps_total` without a restart of the server. `examples/cluster/grafana.json` has panels for them.
+//! `readthrough_cluster_`. Worth an alarm: `readthrough_cluster_heard_seconds` above a few seconds,
+//! `readthrough_cluster_behind` that does not go back to 0, and any `readthrough_cluster_gaps_total` without a restart of
+//! the server. `examples/cluster/grafana.json` has panels for them, for the second tier and for a snapshot file.
+//!
+//! Why a response was confirmed by the origin is in its `Cache-Status`, in events and in
+//! [`StatsSnapshot::lost`](crate::StatsSnapshot::lost): `unproven` after a gap or from a file, `cut-off` while the node
+//! hears nothing. What the second tier had for it is in [`CacheStatus::second_tier`](crate::CacheStatus::second_tier).

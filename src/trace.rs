@@ -1,5 +1,7 @@
 //! Spans and events, with the feature `tracing`. Without it all of this is nothing.
 
+#[cfg(feature = "snapshot")]
+use std::path::Path;
 use std::{future::Future, time::Duration};
 
 #[cfg(not(feature = "tracing"))]
@@ -7,9 +9,21 @@ pub(crate) use self::off::*;
 #[cfg(feature = "tracing")]
 pub(crate) use self::on::*;
 
+/// What purges, the second tier and other nodes had to do with a request.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "nothing is told"))]
+pub(crate) struct Elsewhere {
+    pub(crate) lost: Option<&'static str>,
+    pub(crate) second_tier: Option<&'static str>,
+    /// `None`: no.
+    pub(crate) waited: Option<bool>,
+}
+
 #[cfg(feature = "tracing")]
 mod on {
-    use super::{Duration, Future};
+    #[cfg(feature = "snapshot")]
+    use super::Path;
+    use super::{Duration, Elsewhere, Future};
     use http::request::Parts;
     use parking_lot::Mutex;
     use tracing::{Instrument, Span, debug, info_span, warn};
@@ -85,8 +99,12 @@ mod on {
         status: Option<u16>,
         not_stored: Option<&'static str>,
         (is_stored, is_collapsed): (bool, bool),
+        Elsewhere { lost, second_tier, waited }: Elsewhere,
     ) {
-        debug!(target: TARGET, outcome, reason, status, not_stored, stored = is_stored, collapsed = is_collapsed);
+        debug!(
+            target: TARGET, outcome, reason, status, not_stored, stored = is_stored, collapsed = is_collapsed, lost,
+            second_tier, waited
+        );
     }
 
     /// A fresh response is served from the store.
@@ -104,6 +122,43 @@ mod on {
     #[cfg(feature = "redis")]
     pub(crate) fn tier_without_cluster() {
         warn!(target: TARGET, "the second tier is not used: its store is not part of a cluster");
+    }
+
+    /// The server of a second tier cannot be reached. Told once, until it is reached again.
+    #[cfg(feature = "redis")]
+    pub(crate) fn remote_lost(error: &str) {
+        warn!(target: TARGET, error, "no connection to the server of the second tier");
+    }
+
+    /// It is reached again, after so long.
+    #[cfg(feature = "redis")]
+    pub(crate) fn remote_back(lasted: Duration) {
+        let seconds = lasted.as_secs_f64();
+        warn!(target: TARGET, seconds, "connected to the server of the second tier again");
+    }
+
+    /// The load of a snapshot file has ended.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn file_loaded(path: &Path, end: &'static str, is_expected: bool, loaded: u64) {
+        let path = path.display();
+        match is_expected {
+            true => debug!(target: TARGET, %path, end, loaded, "the snapshot file was loaded"),
+            false => {
+                warn!(target: TARGET, %path, end, loaded, "the snapshot file was not loaded to its end");
+            }
+        }
+    }
+
+    /// A snapshot file cannot be written. Told once, until it is written again.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn file_not_written(error: &dyn std::error::Error) {
+        warn!(target: TARGET, %error, "the snapshot file cannot be written");
+    }
+
+    /// A snapshot file was written that could not be written before.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn file_written_again(path: &Path) {
+        warn!(target: TARGET, path = %path.display(), "the snapshot file is written again");
     }
 
     /// An origin is down.
@@ -141,7 +196,9 @@ mod on {
 
 #[cfg(not(feature = "tracing"))]
 mod off {
-    use super::{Duration, Future};
+    #[cfg(feature = "snapshot")]
+    use super::Path;
+    use super::{Duration, Elsewhere, Future};
     use http::request::Parts;
 
     #[derive(Clone, Debug)]
@@ -182,6 +239,7 @@ mod off {
         _: Option<u16>,
         _: Option<&'static str>,
         _: (bool, bool),
+        _: Elsewhere,
     ) {
     }
 
@@ -192,6 +250,21 @@ mod off {
 
     #[cfg(feature = "redis")]
     pub(crate) const fn tier_without_cluster() {}
+
+    #[cfg(feature = "redis")]
+    pub(crate) const fn remote_lost(_: &str) {}
+
+    #[cfg(feature = "redis")]
+    pub(crate) const fn remote_back(_: Duration) {}
+
+    #[cfg(feature = "snapshot")]
+    pub(crate) const fn file_loaded(_: &Path, _: &'static str, _: bool, _: u64) {}
+
+    #[cfg(feature = "snapshot")]
+    pub(crate) const fn file_not_written(_: &dyn std::error::Error) {}
+
+    #[cfg(feature = "snapshot")]
+    pub(crate) const fn file_written_again(_: &Path) {}
 
     pub(crate) const fn outage_began() {}
 

@@ -84,10 +84,21 @@
 //! | `uri-miss` | before the fetch | Nothing was stored under the key: the first request, or the response was pushed out ([`StoreStats::evictions`](crate::StoreStats)), or it is never stored, which its own reason says. |
 //! | `vary-miss` | before the fetch | Only other variants were stored. If there are too many, choose among fewer values ([`accept_language`](crate::KeyRulesBuilder::accept_language), [`Guard`](crate::Guard)). |
 //! | `miss` | before the fetch | Nothing usable, for no more specific reason. |
-//! | `stale` | before the fetch | The lifetime was over, or it was purged (then `detail` is `purged` or `invalidated`). Give it a longer one, or [`stale_while_revalidate_for`](crate::Rules::stale_while_revalidate_for). |
+//! | `stale` | before the fetch | The lifetime was over, or it could not be used before that (then `detail` says why: see `Lost`). Give it a longer one, or [`stale_while_revalidate_for`](crate::Rules::stale_while_revalidate_for). |
 //! | `partial` | before the fetch | Only a part was stored. |
 //! | `bypass` | before the fetch | The last response was for one client, so no other client waits for the next ([`hit_for_miss_for`](crate::Rules::hit_for_miss_for)). That response said why. |
 //! | `request` | before the fetch | The request has directives or credentials for which the stored response may not be used. |
+//!
+//! # `Lost`: what is stored could not be used, although its lifetime is not over
+//!
+//! These come with `fwd=stale`.
+//!
+//! | reason | known | what to do |
+//! |---|---|---|
+//! | `purged` | before the fetch | It was [purged](crate::Purge). |
+//! | `invalidated` | before the fetch | An unsafe request, such as a POST, has changed what it is about (RFC 9111 §4.4). |
+//! | `unproven` | before the fetch | It is not known whether it was purged: it came from a file, or the node may have missed purges of others. The origin confirms it once. |
+//! | `cut-off` | before the fetch | The node has heard of no purges for longer than it [may](crate::several_nodes). Look at the server of the cluster, and at the network. |
 //!
 //! # `Stale`: a stale response was served
 //!
@@ -120,7 +131,7 @@
 
 #[cfg(test)]
 mod tests {
-    use crate::{Forward, Known, Named, NotStored, Refused, Stale, Unkeyed};
+    use crate::{Forward, Known, Lost, Named, NotStored, Refused, Stale, Unkeyed};
 
     const PAGE: &str = include_str!("why.rs");
 
@@ -151,6 +162,7 @@ mod tests {
         check("Unkeyed", Unkeyed::known);
         check("Forward", Forward::known);
         check("Stale", Stale::known);
+        check("Lost", Lost::known);
         check("Refused", Refused::known);
     }
 }

@@ -105,14 +105,14 @@ impl Shared {
         is_registered: bool,
         refusal: Option<String>,
     ) -> Next {
-        let Reply { entries, is_full, anchor, deleted, has_failed } = reply;
+        let Reply { entries, is_full, anchor, deleted, has_failed, extent } = reply;
         // Key rules are code of the application: they run before the log is locked.
         let read = |Entry { position, purge }: Entry<Message>| Entry {
             position,
             purge: purge.map(|message| self.purge.read(&message)),
         };
         let entries: Vec<_> = entries.into_iter().map(read).collect();
-        let reply = Reply { entries, is_full, anchor, deleted, has_failed };
+        let reply = Reply { entries, is_full, anchor, deleted, has_failed, extent };
         let (next, heard_by) = {
             let mut log = self.log.lock();
             let next = log.replied(asked.from, &reply, &self.purge);

@@ -94,7 +94,7 @@ pub use self::shared_log::{PurgeLog, PurgeLogNode};
 use self::{
     log::{Log, Target, Ticket},
     redis::{Server, Writer},
-    registry::Known,
+    registry::{Known, parse_id},
     standing::{Said, Standing},
 };
 #[doc(no_inline)]
@@ -318,9 +318,13 @@ impl Cluster {
 
 impl Shared {
     fn status(&self) -> ClusterStatus {
-        let Said { is_connected, state, since, heard, last_error, may_evict_log, others } =
+        let Said { is_connected, state, since, heard, last_error, may_evict_log, mut others } =
             self.standing.said(&self.node);
         let log = self.log.lock();
+        for other in &mut others {
+            let applied = other.position.as_deref().and_then(parse_id);
+            other.behind = applied.and_then(|applied| log.behind_of(applied));
+        }
         ClusterStatus {
             node: (&*self.node).into(),
             state,
@@ -331,6 +335,7 @@ impl Shared {
             validates_after: self.when_cut_off.lease(),
             must_validate: self.purge.is_cut_off(),
             position: log.position().map(|position| position.id.to_string().into()),
+            behind: log.behind(),
             waiting: log.waiting(),
             gaps: log.gaps(),
             others,

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     WhenCutOff,
-    log::{Entry, Position, Read, Reply, Sending},
+    log::{Entry, Extent, Position, Read, Reply, Sending},
     registry::{self, Survey, parse_id},
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         info_field, list, millis, refusal, text,
     },
     sequence::{Message, MessageKind, Strength},
+    store::EntryId,
 };
 
 /// Longer than the server waits for a new entry.
@@ -171,11 +172,12 @@ impl Follower {
         let (is_readable, has_failed) =
             (reading[..2].iter().all(Option::is_none), reading.iter().any(Option::is_some));
         let looking = fields.as_ref().and_then(refusal);
-        let entries = stream_entries(entries);
+        let (entries, info) = (stream_entries(entries), StreamInfo(self::fields(info)));
         let reply = Reply {
             is_full: entries.len() >= CHUNK,
             anchor: list(anchor).into_iter().filter_map(entry).map(|entry| entry.position.nonce).next(),
-            deleted: field(info, "max-deleted-entry-id").as_deref().and_then(parse_id).unwrap_or_default(),
+            deleted: info.deleted(),
+            extent: info.extent(),
             entries,
             has_failed,
         };
@@ -306,6 +308,26 @@ fn lasting(refusals: &[Option<String>]) -> Option<&str> {
     refusals.iter().flatten().map(String::as_str).find(is_lasting)
 }
 
+/// What `XINFO STREAM` says.
+struct StreamInfo(Fields);
+
+impl StreamInfo {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+    }
+
+    /// The largest id that was deleted one by one.
+    fn deleted(&self) -> EntryId {
+        self.get("max-deleted-entry-id").and_then(parse_id).unwrap_or_default()
+    }
+
+    fn extent(&self) -> Option<Extent> {
+        let number = |name| self.get(name)?.parse().ok();
+        let (added, length) = (number("entries-added")?, number("length")?);
+        Some(Extent { added, length, last: self.get("last-generated-id").and_then(parse_id)? })
+    }
+}
+
 /// Keys and values, as RESP2 and RESP3 have them.
 fn pairs(value: Value) -> Vec<(Value, Value)> {
     match value {
@@ -355,7 +377,7 @@ fn entry(value: Value) -> Option<Entry<Message>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{remote::connection::Location, store::EntryId};
+    use crate::remote::connection::Location;
 
     /// What is logged before the others can see the node is read, and what is anchored behind the read was so before.
     #[test]
@@ -401,6 +423,22 @@ mod tests {
 
     fn bulk(text: &str) -> Value {
         Value::BulkString(text.into())
+    }
+
+    #[test]
+    fn what_a_stream_is_said_to_have_is_read_as_far_as_it_is_said() {
+        let field = |name, value| [bulk(name), value];
+        let said = |fields: Vec<[Value; 2]>| StreamInfo(super::fields(Value::Array(fields.concat())));
+        let (added, length) = (field("entries-added", Value::Int(9)), field("length", Value::Int(4)));
+        let last = field("last-generated-id", bulk("5-1"));
+        let deleted = field("max-deleted-entry-id", bulk("3-0"));
+        let first = field("first-entry", Value::Array(vec![bulk("2-0"), Value::Array(vec![])]));
+        let all = said(vec![length.clone(), first, last.clone(), deleted, added.clone()]);
+        let expected = Extent { added: 9, length: 4, last: EntryId { millis: 5, number: 1 } };
+        assert_eq!((all.extent(), all.deleted()), (Some(expected), EntryId { millis: 3, number: 0 }));
+        let some = said(vec![added, length]);
+        assert_eq!((some.extent(), some.deleted()), (None, EntryId::default()));
+        assert_eq!(said(vec![last]).extent(), None);
     }
 
     #[test]

@@ -222,7 +222,8 @@ impl Node {
         };
         let entries: Vec<_> = entries.into_iter().map(read).collect();
         let has_new = !entries.is_empty();
-        let reply = Reply { entries, is_full: false, anchor, deleted: EntryId::default(), has_failed: false };
+        let (deleted, extent) = (EntryId::default(), None);
+        let reply = Reply { entries, is_full: false, anchor, deleted, has_failed: false, extent };
         let next = self.log.lock().replied(from, &reply, &self.purge);
         let purges = reply.entries.iter().filter_map(|entry| entry.purge.as_ref());
         purges.for_each(|purge| self.purge.settle(purge));

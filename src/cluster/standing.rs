@@ -146,6 +146,7 @@ impl State {
             NodeStatus {
                 name: name.into(),
                 position: node.position.map(|position| position.to_string().into()),
+                behind: None,
                 heard,
                 is_silent: heard > SILENCE,
                 validates_after: node.lease,

@@ -11,11 +11,11 @@ use http::{Extensions, Response, StatusCode};
 use crate::{
     exchange::{
         Attempts, CacheRequest, Refused, ResponseFacts,
-        status::{CacheStatus, Forward, Stale},
+        status::{CacheStatus, Forward, Lost, Stale},
     },
     http::not_stored::NotStored,
     key::{CacheKey, Unkeyed},
-    observe::Stats,
+    observe::{Stats, TierRead},
     origin::AnsweredBy,
     sequence::Sequence,
     store::{self, Applied, Store},
@@ -112,6 +112,11 @@ impl Record {
             status,
             not_stored,
             (self.is_stored(), is_collapsed),
+            trace::Elsewhere {
+                lost: self.came_about.lost_reason().map(Lost::as_str),
+                second_tier: self.came_about.second_tier().map(TierRead::as_str),
+                waited: self.came_about.has_waited_for_node().then_some(true),
+            },
         );
     }
 
@@ -552,6 +557,11 @@ impl<St: Store> Store for ObservedStore<St> {
 
     fn stats(&self) -> Option<store::StoreStats> {
         self.store.stats()
+    }
+
+    #[cfg(feature = "snapshot")]
+    fn snapshot_file(&self) -> Option<store::SnapshotFileStats> {
+        self.store.snapshot_file()
     }
 
     fn not_stored(&self, key: &CacheKey, reason: store::Applied) {

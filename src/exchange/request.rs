@@ -5,6 +5,8 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 use http::{Extensions, HeaderMap, Request, request::Parts};
 use tokio::time::Instant;
 
+#[cfg(feature = "redis")]
+use crate::observe::TierRead;
 use crate::{
     exchange::status::{CacheStatus, Forward},
     http::{
@@ -229,6 +231,23 @@ impl CacheRequest {
         match health {
             Some(health) => self.watched_by(health),
             None => self,
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    /// Says what a second tier had for the request, and whether that was looked for until another node had fetched.
+    pub(crate) fn by_second_tier(mut self, had: TierRead, has_waited: bool) -> Self {
+        self.why = self.why.with_second_tier(had, has_waited);
+        self.copy = None;
+        self
+    }
+
+    #[cfg(feature = "redis")]
+    /// Says why the second tier was not asked for a request.
+    pub(crate) fn note_idle_tier(request: &mut Extensions, why: TierRead) {
+        if let Some(asked) = request.get_mut::<Self>() {
+            asked.why = asked.why.with_second_tier(why, false);
+            asked.copy = None;
         }
     }
 

@@ -9,6 +9,7 @@ use crate::{
     exchange::Refused,
     http::{fields::has, not_stored::NotStored},
     key::Unkeyed,
+    observe::TierRead,
     origin::HeldBack,
     reasons::reasons,
     sequence::Loss,
@@ -46,11 +47,13 @@ pub struct CacheStatus {
     /// The status of the response of the origin, where the client gets another status.
     forward_status: Option<StatusCode>,
     stale: Option<Stale>,
-    loss: Option<Loss>,
+    lost: Option<Lost>,
     storing: Storing,
     is_collapsed: bool,
-    /// It came from the second tier, without the origin being asked.
-    is_from_second_tier: bool,
+    /// What the second tier had, if it was asked for this.
+    second_tier: Option<TierRead>,
+    /// Another node had its turn to ask the origin.
+    has_waited: bool,
     unshareable: Option<NotStored>,
     unkeyed: Option<Unkeyed>,
     /// The cache itself responded, with an error.
@@ -109,6 +112,31 @@ reasons! {
         Bypass => "bypass", BeforeFetch;
         /// A stored response could be used, but not for a request with these directives or credentials.
         Request => "request", BeforeFetch;
+    }
+}
+
+reasons! {
+    /// What made a stored response unusable before the end of its lifetime.
+    pub enum Lost {
+        /// It was [purged](crate::Purge), hard or soft.
+        Purged => "purged", BeforeFetch;
+        /// An unsafe request has changed what it is about (RFC 9111 §4.4).
+        Invalidated => "invalidated", BeforeFetch;
+        /// It is not known whether it was purged, for example since it was loaded from a file, or since the node may
+        /// have missed purges of others ([`Purge::unproven`](crate::Purge::unproven)). The origin has to confirm it.
+        Unproven => "unproven", BeforeFetch;
+        /// The node hears of no purges of others, and has not for too long
+        /// (`WhenCutOff::ValidateAfter` of a [cluster](crate::several_nodes)). The origin has to confirm it.
+        CutOff => "cut-off", BeforeFetch;
+    }
+}
+
+impl From<Loss> for Lost {
+    fn from(loss: Loss) -> Self {
+        match loss {
+            Loss::Purged => Self::Purged,
+            Loss::Invalidated => Self::Invalidated,
+        }
     }
 }
 
@@ -279,10 +307,10 @@ impl CacheStatus {
 
     /// As [`mark`](Self::mark), of a response out of the store, which says that it is a hit.
     pub(crate) fn serve<B>(self, mut response: Response<B>) -> Response<B> {
-        if self.stale.is_some() || !self.is_hit() || self.is_from_second_tier {
+        if self.stale.is_some() || !self.is_hit() || self.is_from_second_tier() {
             self.replace_last(response.headers_mut());
         }
-        if !self.is_hit() || self.is_from_second_tier {
+        if !self.is_hit() || self.is_from_second_tier() {
             response.extensions_mut().insert(self);
         }
         response
@@ -339,14 +367,21 @@ impl CacheStatus {
     /// A list member (RFC 9211 §2). Those of hits and most misses are written out, and cost nothing.
     pub(crate) fn to_value(self) -> HeaderValue {
         let hit = match self.stale {
-            _ if !self.is_hit() || self.is_from_second_tier => None,
+            _ if !self.is_hit() || self.is_from_second_tier() => None,
             None => Some(&HIT),
             Some(stale) => STALE_HITS.iter().find(|(hit, _)| *hit == stale).map(|(_, value)| value),
         };
-        match hit.or_else(|| self.written()).or_else(|| self.unsure()) {
+        let shown = self.as_shown();
+        match hit.or_else(|| shown.written()).or_else(|| shown.unsure()) {
             Some(value) => value.clone(),
             None => self.serialize().unwrap_or(HeaderValue::from_static(NAME)),
         }
+    }
+
+    /// The same without what the field does not say.
+    fn as_shown(self) -> Self {
+        let is_said = self.second_tier.is_some_and(is_said) || self.has_waited;
+        if is_said { self } else { Self { second_tier: None, ..self } }
     }
 
     /// The value that says so, if it is written out.
@@ -395,7 +430,7 @@ impl CacheStatus {
             self.forward_status.map(|status| ("fwd-status", Value::Status(status))),
             (self.storing == Storing::Yes).then_some(("stored", Value::True)),
             // Of what was not forwarded nothing was collapsed (RFC 9211 §2.6).
-            (self.is_collapsed && !self.is_refused_at_once() && !self.is_from_second_tier)
+            (self.is_collapsed && !self.is_refused_at_once() && !self.is_from_second_tier())
                 .then_some(("collapsed", Value::True)),
             self.detail().map(|why| ("detail", Value::Token(why))),
         ]
@@ -408,19 +443,26 @@ impl CacheStatus {
             forward: None,
             forward_status: None,
             stale: None,
-            loss: None,
+            lost: None,
             storing: Storing::No,
             is_collapsed: false,
-            is_from_second_tier: false,
+            second_tier: None,
+            has_waited: false,
             unshareable: None,
             unkeyed: None,
             refused: None,
         }
     }
 
-    /// Of a fresh response that was in the second tier.
-    pub(crate) const fn hit_in_second_tier() -> Self {
-        Self { is_from_second_tier: true, ..Self::hit() }
+    /// Of a fresh response that was in the second tier, where this is why it was asked.
+    pub(crate) const fn hit_in_second_tier(self) -> Self {
+        Self { second_tier: Some(TierRead::Fresh), has_waited: self.has_waited, ..Self::hit() }
+    }
+
+    /// With what the second tier had, and whether another node had its turn to ask the origin before.
+    #[cfg(feature = "redis")]
+    pub(crate) const fn with_second_tier(self, had: TierRead, has_waited: bool) -> Self {
+        Self { second_tier: Some(had), has_waited, ..self }
     }
 
     pub(crate) const fn stale(why: Stale) -> Self {
@@ -448,8 +490,8 @@ impl CacheStatus {
     }
 
     /// Of a request that selects nothing but what was lost.
-    pub(crate) const fn lost(why: Loss) -> Self {
-        Self { loss: Some(why), ..Self::forwarded(Forward::Stale) }
+    pub(crate) const fn lost(why: Lost) -> Self {
+        Self { lost: Some(why), ..Self::forwarded(Forward::Stale) }
     }
 
     /// Of a stale response that is served because this fetch failed, or takes too long.
@@ -519,17 +561,21 @@ impl CacheStatus {
     ///
     /// Why a stale response was served, else why the cache itself responded with an error, else why the
     /// request has no key, else why the response of the origin was for this client
-    /// alone, else what made a stored response stale before its time: `purged` or `invalidated` (by
-    /// an unsafe request, RFC 9111 §4.4), else `second-tier` if the response [came from
-    /// there](Self::is_from_second_tier).
+    /// alone, else what made a stored response [unusable before its time](Self::lost_reason), else what a second tier
+    /// had: `second-tier` if the response [came from there](Self::is_from_second_tier), `second-tier-stale` or
+    /// `second-tier-unproven` if the origin was asked to confirm what is there. Else `other-node` if the request
+    /// [waited for the fetch of another node](Self::has_waited_for_node) in vain.
     pub const fn detail(&self) -> Option<&'static str> {
         match self {
             Self { stale: Some(why), .. } => Some(why.as_str()),
             Self { refused: Some(why), .. } => Some(why.as_str()),
             Self { unkeyed: Some(why), .. } => Some(why.as_str()),
             Self { unshareable: Some(why), .. } if !why.is_seen_otherwise() => Some(why.as_str()),
-            Self { loss: Some(why), .. } => Some(why.as_str()),
-            Self { is_from_second_tier: true, .. } => Some("second-tier"),
+            Self { lost: Some(why), .. } => Some(why.as_str()),
+            Self { second_tier: Some(TierRead::Fresh), forward: None, .. } => Some("second-tier"),
+            Self { second_tier: Some(TierRead::Stale), .. } => Some("second-tier-stale"),
+            Self { second_tier: Some(TierRead::Unproven), .. } => Some("second-tier-unproven"),
+            Self { has_waited: true, .. } => Some("other-node"),
             _ => None,
         }
     }
@@ -563,7 +609,25 @@ impl CacheStatus {
     /// Whether the response was not in the store, but fresh in a second tier: it is a
     /// [hit](Self::is_hit), for the origin was not asked.
     pub const fn is_from_second_tier(&self) -> bool {
-        self.is_from_second_tier
+        self.is_hit() && self.stale.is_none() && matches!(self.second_tier, Some(TierRead::Fresh))
+    }
+
+    /// What a second tier had for the fetch that brought the response, or why it was not asked. `None`: there was no
+    /// fetch, there is no second tier, or only the origin would do.
+    pub const fn second_tier(&self) -> Option<TierRead> {
+        self.second_tier
+    }
+
+    /// Whether the fetch waited for the one of another node, where nodes [take turns](crate::tier#turns). If the
+    /// response [came from the second tier](Self::is_from_second_tier), that one has brought it.
+    pub const fn has_waited_for_node(&self) -> bool {
+        self.has_waited
+    }
+
+    /// What made the stored response unusable before the end of its lifetime for which the origin was asked.
+    /// `None`: there was none, or its lifetime is over.
+    pub const fn lost_reason(&self) -> Option<Lost> {
+        self.lost
     }
 
     /// Whether this client shared the fetch of another one.
@@ -572,13 +636,9 @@ impl CacheStatus {
     }
 }
 
-impl Loss {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Purged => "purged",
-            Self::Invalidated => "invalidated",
-        }
-    }
+/// Whether the field says that the tier had this.
+const fn is_said(had: TierRead) -> bool {
+    matches!(had, TierRead::Fresh | TierRead::Stale | TierRead::Unproven)
 }
 
 impl fmt::Display for CacheStatus {

@@ -10,7 +10,7 @@ use std::{
 use crate::{
     exchange::{
         RefreshResult, Refused,
-        status::{Forward, Stale},
+        status::{Forward, Lost, Stale},
     },
     http::not_stored::NotStored,
     key::Unkeyed,
@@ -72,7 +72,8 @@ pub(super) const UNKEYED: Family = Family::after(FORWARDED, Unkeyed::ALL.len());
 pub(super) const REFUSED: Family = Family::after(UNKEYED, Refused::ALL.len());
 pub(super) const NOT_STORED: Family = Family::after(REFUSED, NotStored::ALL.len());
 pub(super) const PURGES: Family = Family::after(NOT_STORED, PurgeKind::ALL.len());
-const COUNTERS: usize = PURGES.first + PURGES.length;
+pub(super) const LOST: Family = Family::after(PURGES, Lost::ALL.len());
+const COUNTERS: usize = LOST.first + LOST.length;
 
 /// More threads than that share.
 const MAX_SHARDS: usize = 64;

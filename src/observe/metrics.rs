@@ -32,6 +32,7 @@
 //! |---|---|---|---|
 //! | `readthrough_requests_total` | counter | `outcome`, `reason` | requests, once the head of their response is handed on |
 //! | `readthrough_rule_requests_total` | counter | `rule`, `outcome` | requests that have or could have a key, by the key rule that decides about them |
+//! | `readthrough_lost_total` | counter | `reason` | those for which what is stored could not be used before the end of its lifetime |
 //! | `readthrough_collapsed_total` | counter | | those that shared the fetch of another one |
 //! | `readthrough_stored_total` | counter | | responses that were stored |
 //! | `readthrough_not_stored_total` | counter | `reason` | responses that were not |
@@ -54,22 +55,34 @@
 //! | `readthrough_store_markers` | gauge | | hit-for-miss markers in the store |
 //! | `readthrough_tier_reads_total` | counter | `result` | fetches for which there was a second tier, by what it had |
 //! | `readthrough_tier_writes_total` | counter | `result` | responses that were to be written to it, by what came of them |
+//! | `readthrough_tier_waits_total` | counter | `result` | fetches that waited for that of another node, by what came of that |
 //! | `readthrough_tier_queued` | gauge | | changes that wait to be written to it |
 //! | `readthrough_tier_queued_bytes` | gauge | | the bytes of the responses among them |
 //! | `readthrough_tier_standing` | gauge | `state` | 1 for how its node stands to the cluster, 0 for the others |
 //! | `readthrough_tier_breaker` | gauge | `call`, `state` | 1 for the state of the breaker of reads and of writes, 0 for the others |
+//! | `readthrough_tier_remote_connected` | gauge | | 1 while there is a connection to its server; as the next one, only if the remote [says so](crate::TierStatus::remote) |
+//! | `readthrough_tier_remote_connections_total` | counter | | connections to it that were made |
 //! | `readthrough_origin_state` | gauge | `origin`, `state` | 1 for the state that the origin is in, 0 for the others |
 //! | `readthrough_origin_waiting` | gauge | `origin` | attempts that wait for a permit |
 //! | `readthrough_origin_under_way` | gauge | `origin` | attempts under way |
 //! | `readthrough_cluster_state` | gauge | `state` | 1 for the state that the node is in, 0 for the others; as all that follow with `cluster`, only in a cluster |
 //! | `readthrough_cluster_heard_seconds` | gauge | | since the log of purges was read to its end; before the first time, since the node is cut off |
 //! | `readthrough_cluster_must_validate` | gauge | | 1 while all that is stored is confirmed before it is used, since that is too long |
+//! | `readthrough_cluster_behind` | gauge | | entries of the log that were not applied when it was last read; while the node is cut off it stays as it was |
 //! | `readthrough_cluster_waiting` | gauge | | own purges that wait, or were not read back yet |
 //! | `readthrough_cluster_gaps_total` | counter | | times that purges may have been missed |
 //! | `readthrough_cluster_nodes` | gauge | `state` | the other nodes: `heard`, or `silent` for more than ten seconds |
+//! | `readthrough_snapshot_file_writes_total` | counter | `result` | writes of the snapshot file: `written`, or `failed`; as all that follow with `snapshot_file`, only while one is open |
+//! | `readthrough_snapshot_file_written_seconds` | gauge | | since it was last written; before the first time, since it was opened |
+//! | `readthrough_snapshot_file_bytes` | gauge | | its length when it was last written |
+//! | `readthrough_snapshot_file_responses` | gauge | `result` | responses of the last write: `written`, or `skipped` since they do not fit into an envelope |
+//! | `readthrough_snapshot_file_load` | gauge | `end` | 1 for how the load has ended, or `loading`, 0 for the others |
+//! | `readthrough_snapshot_file_load_responses` | gauge | `result` | responses of the load: `loaded`, `unneeded`, `skipped` |
 //! | `readthrough_fetch_seconds` | histogram | | from the request of a fetch to the head of its response |
 //! | `readthrough_queue_seconds` | histogram | | of that, before the last attempt began: in the queue, and in attempts before |
 //! | `readthrough_body_bytes` | histogram | | length of the bodies that were stored |
+
+mod elsewhere;
 
 use std::{
     collections::HashSet,
@@ -87,10 +100,9 @@ use ::metrics::{
 use parking_lot::Mutex;
 
 use super::{
-    ClusterState, ClusterStatus, FetchSample, Stats, StatsSnapshot,
+    FetchSample, Stats, StatsSnapshot,
     snapshot::{OriginStats, RuleStats},
     stats::Sampler,
-    tier::{BreakerState, TierStanding, TierStatus},
 };
 use crate::origin::OriginState;
 
@@ -177,6 +189,8 @@ impl MetricsExporter {
         scope.gauges(&since);
         since.second_tier.iter().for_each(|tier| scope.second_tier(tier));
         since.cluster.iter().for_each(|cluster| scope.cluster(cluster));
+        #[cfg(feature = "snapshot")]
+        since.snapshot_file.iter().for_each(|file| scope.snapshot_file(file));
         since.rules.iter().for_each(|rule| scope.rule(rule));
         origins.iter().for_each(|(name, origin)| scope.origin(name, origin));
     }
@@ -304,6 +318,9 @@ impl Scope {
         since.refused.iter().for_each(|(why, more)| self.request("refused", why.as_str(), more));
         self.request("failed", "none", since.failed);
         self.request("other-method", "none", since.other_methods);
+        for (why, more) in since.lost.iter() {
+            self.count("readthrough_lost_total", [("reason", why.as_str().into())], more);
+        }
         self.count("readthrough_collapsed_total", [], since.collapsed);
         self.count("readthrough_saved_total", [], since.saved);
         self.count("readthrough_retries_total", [], since.retries);
@@ -365,43 +382,6 @@ impl Scope {
         }
     }
 
-    fn second_tier(&self, tier: &TierStatus) {
-        for (result, more) in tier.reads.iter() {
-            self.count("readthrough_tier_reads_total", [("result", result.as_str().into())], more);
-        }
-        for (result, more) in tier.writes.iter() {
-            self.count("readthrough_tier_writes_total", [("result", result.as_str().into())], more);
-        }
-        self.set("readthrough_tier_queued", [], tier.queued as f64);
-        self.set("readthrough_tier_queued_bytes", [], tier.queued_bytes as f64);
-        for standing in TierStanding::ALL {
-            let value = f64::from(u8::from(*standing == tier.standing));
-            self.set("readthrough_tier_standing", [("state", standing.as_str().into())], value);
-        }
-        for (call, breaker) in [("read", tier.reads_breaker), ("write", tier.writes_breaker)] {
-            for state in BreakerState::ALL {
-                let labels = [("call", call.into()), ("state", state.as_str().into())];
-                self.set("readthrough_tier_breaker", labels, f64::from(u8::from(*state == breaker)));
-            }
-        }
-    }
-
-    fn cluster(&self, now: &ClusterStatus) {
-        for state in ClusterState::ALL {
-            let is_it = f64::from(u8::from(*state == now.state));
-            self.set("readthrough_cluster_state", [("state", state.as_str().into())], is_it);
-        }
-        let heard = now.heard.unwrap_or(now.since);
-        self.set("readthrough_cluster_heard_seconds", [], heard.as_secs_f64());
-        self.set("readthrough_cluster_must_validate", [], f64::from(u8::from(now.must_validate)));
-        self.set("readthrough_cluster_waiting", [], now.waiting as f64);
-        self.count("readthrough_cluster_gaps_total", [], now.gaps);
-        let silent = now.others.iter().filter(|node| node.is_silent).count();
-        for (state, nodes) in [("heard", now.others.len() - silent), ("silent", silent)] {
-            self.set("readthrough_cluster_nodes", [("state", state.into())], nodes as f64);
-        }
-    }
-
     fn origin(&self, name: &SharedString, origin: &OriginStats) {
         let own = || [("origin", name.clone())];
         self.count("readthrough_attempts_total", own(), origin.attempts);
@@ -441,12 +421,19 @@ fn describe() {
         Seconds,
         "Since all purges of other nodes were heard"
     );
+    describe_gauge!("readthrough_cluster_behind", Count, "Entries of the log that are not applied");
     describe_gauge!(
         "readthrough_cluster_waiting",
         Count,
         "Own purges that other nodes cannot have heard yet"
     );
     describe_counter!("readthrough_cluster_gaps_total", Count, "Times that purges may have been missed");
+    describe_gauge!(
+        "readthrough_snapshot_file_written_seconds",
+        Seconds,
+        "Since the snapshot file was written"
+    );
+    describe_gauge!("readthrough_snapshot_file_bytes", Bytes, "Length of the snapshot file");
     describe_counter!("readthrough_evictions_total", Count, "Keys pushed out of the store");
     describe_gauge!("readthrough_store_bytes", Bytes, "Bytes in the store");
     describe_gauge!("readthrough_store_capacity_bytes", Bytes, "Capacity of the store");

@@ -25,5 +25,5 @@ pub use self::{
     explanation::{Explanation, StoredSummary},
     snapshot::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, RuleStats, StatsSnapshot},
     stats::Stats,
-    tier::{BreakerState, TierRead, TierStanding, TierStatus, TierWrite},
+    tier::{BreakerState, RemoteStatus, TierRead, TierStanding, TierStatus, TierWait, TierWrite},
 };

@@ -3,10 +3,12 @@
 use std::{fmt, marker::PhantomData, time::Duration};
 
 use super::cluster_status::ClusterStatus;
+#[cfg(feature = "snapshot")]
+use crate::store::SnapshotFileStats;
 use crate::{
     exchange::{
         Refused,
-        status::{Forward, Stale},
+        status::{Forward, Lost, Stale},
     },
     http::not_stored::NotStored,
     key::Unkeyed,
@@ -272,6 +274,9 @@ pub struct StatsSnapshot {
     pub failed: u64,
     /// Requests of methods that never have a key, such as POST. They are counted when they are passed on.
     pub other_methods: u64,
+    /// Requests, of those above, for which what is stored could not be used before the end of its lifetime, by what
+    /// made it so.
+    pub lost: Counts<Lost>,
     /// Requests, of those above, that shared the fetch of another one.
     pub collapsed: u64,
     /// Responses that were stored, refreshed or confirmed ones and parts included.
@@ -306,6 +311,10 @@ pub struct StatsSnapshot {
     pub rules: Vec<RuleStats>,
     /// The node and the others, now. `None`: the store has not joined a cluster.
     pub cluster: Option<ClusterStatus>,
+    /// The [file](crate::store::SnapshotFile) that keeps what is stored; of several, the one that was opened last.
+    /// `None`: there is none, it is open no more, or the store does [not say](crate::Store::snapshot_file).
+    #[cfg(feature = "snapshot")]
+    pub snapshot_file: Option<SnapshotFileStats>,
 }
 
 impl StatsSnapshot {
@@ -374,6 +383,7 @@ impl StatsSnapshot {
             refused: self.refused.since(&earlier.refused),
             failed: self.failed.saturating_sub(earlier.failed),
             other_methods: self.other_methods.saturating_sub(earlier.other_methods),
+            lost: self.lost.since(&earlier.lost),
             collapsed: self.collapsed.saturating_sub(earlier.collapsed),
             stored: self.stored.saturating_sub(earlier.stored),
             not_stored: self.not_stored.since(&earlier.not_stored),
@@ -389,6 +399,8 @@ impl StatsSnapshot {
             second_tier: self.second_tier.as_ref().map(|now| now.since(earlier.second_tier.as_ref())),
             origins: origins.collect(),
             cluster,
+            #[cfg(feature = "snapshot")]
+            snapshot_file: self.snapshot_file.as_ref().map(|now| now.since(earlier.snapshot_file.as_ref())),
             rules: self.rules.iter().map(rule).collect(),
         }
     }

@@ -24,6 +24,8 @@ use super::{
     snapshot,
     tier::TierStatus,
 };
+#[cfg(feature = "snapshot")]
+use crate::store::SnapshotFileStats;
 use crate::{
     exchange,
     http::not_stored::NotStored,
@@ -110,6 +112,8 @@ struct Sources {
     tier: Option<Source<TierStatus>>,
     reports_only: bool,
     cluster: Option<Source<Option<ClusterStatus>>>,
+    #[cfg(feature = "snapshot")]
+    file: Option<Source<Option<SnapshotFileStats>>>,
 }
 
 impl Stats {
@@ -134,8 +138,8 @@ impl Stats {
     /// may be in some and not in others.
     pub fn snapshot(&self) -> snapshot::StatsSnapshot {
         // Called without the lock: a store may be the user's own.
-        let Sources { store, coalesce, retries, health, tier, reports_only, cluster } =
-            self.shared.sources.read().clone();
+        let sources = self.shared.sources.read().clone();
+        let Sources { store, coalesce, retries, health, tier, reports_only, cluster, .. } = sources;
         let counters = &self.shared.counters;
         let ended = |result| counters.get(Counter::of_refresh(result));
         use crate::exchange::RefreshResult::{Aborted, Failed, Responded, TimedOut};
@@ -148,6 +152,7 @@ impl Stats {
             refused: counters.all(counters::REFUSED),
             failed: counters.get(Counter::FAILED),
             other_methods: counters.get(Counter::OTHER_METHOD),
+            lost: counters.all(counters::LOST),
             collapsed: counters.get(Counter::COLLAPSED),
             stored: counters.get(Counter::STORED),
             not_stored: counters.all(counters::NOT_STORED),
@@ -169,14 +174,21 @@ impl Stats {
             second_tier: tier.map(|tier| tier()),
             origins: health.map(|health| origins(&health)).unwrap_or_default(),
             cluster: cluster.and_then(|cluster| cluster()),
+            #[cfg(feature = "snapshot")]
+            snapshot_file: sources.file.and_then(|file| file()),
             rules: self.shared.by_rule.get().map(RuleCounters::snapshot).unwrap_or_default(),
         }
     }
 
     /// Reads what this store says of itself.
     pub(crate) fn read_store(&self, store: &impl Store) {
-        let store = store.clone();
-        self.shared.sources.write().store = Some(Arc::new(move || store.stats()));
+        let (store, mut sources) = (store.clone(), self.shared.sources.write());
+        #[cfg(feature = "snapshot")]
+        {
+            let store = store.clone();
+            sources.file = Some(Arc::new(move || store.snapshot_file()));
+        }
+        sources.store = Some(Arc::new(move || store.stats()));
     }
 
     /// Reads what fetches hold.
@@ -285,6 +297,9 @@ impl Stats {
             exchange::Outcome::Refused(why) => counters::REFUSED.of(why),
             exchange::Outcome::Failed => Counter::FAILED,
         });
+        if let Some(why) = record.cache_status().lost_reason() {
+            counters.add(counters::LOST.of(why));
+        }
         if record.role() == exchange::Role::Follower {
             counters.add(Counter::COLLAPSED);
         }

@@ -21,10 +21,18 @@ names! {
         TooLarge => "too-large",
         /// A response of another key or of another variant, whose digests are the same by chance.
         OtherKey => "other-key",
-        /// What is no envelope, or one that was cut, changed or is not valid.
-        Broken => "broken",
-        /// A response in the form of another version, or in one that this build cannot read.
+        /// Bytes that do not begin like an [envelope](crate::store::envelope).
+        Foreign => "foreign",
+        /// An envelope of another version, in a form that this one does not read.
         OtherSchema => "other-schema",
+        /// An envelope that was cut, or that something follows.
+        WrongLength => "wrong-length",
+        /// An envelope that was changed.
+        WrongChecksum => "wrong-checksum",
+        /// An envelope of which a part is not what it has to be, such as a field or a URL.
+        Invalid => "invalid",
+        /// An envelope whose body is compressed, in a build without the feature `zstd`.
+        Compressed => "compressed",
         /// No answer in time.
         Timeout => "timeout",
         /// The remote has failed, or is not there.
@@ -71,6 +79,16 @@ names! {
 }
 
 names! {
+    /// What came of a fetch that waited for that of another node, where nodes [take turns](crate::tier#turns).
+    pub enum TierWait {
+        /// The other node has brought the response.
+        Found => "found",
+        /// It has not, or it took too long: this node asked the origin as well.
+        Fetched => "fetched",
+    }
+}
+
+names! {
     /// How the node of a second tier stands to its cluster.
     pub enum TierStanding {
         /// The store is not part of a cluster: the tier does nothing.
@@ -94,6 +112,26 @@ names! {
     }
 }
 
+/// How a [remote](crate::TierStatus::remote) stands to its server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(any(feature = "serde", feature = "dashboard"), derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct RemoteStatus {
+    /// Whether there is a connection.
+    pub is_connected: bool,
+    /// Connections that were made so far.
+    pub connections: u64,
+    /// Why the last connection was lost or could not be made, while there is none.
+    pub last_error: Option<String>,
+}
+
+impl RemoteStatus {
+    fn since(&self, earlier: Option<&Self>) -> Self {
+        let connections = earlier.map_or(0, |earlier| earlier.connections);
+        Self { connections: self.connections.saturating_sub(connections), ..self.clone() }
+    }
+}
+
 /// What a second tier has done, and how it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(any(feature = "serde", feature = "dashboard"), derive(serde::Serialize))]
@@ -109,10 +147,14 @@ pub struct TierStatus {
     pub reads: Counts<TierRead>,
     /// What came of each response that was to be written.
     pub writes: Counts<TierWrite>,
+    /// What came of each fetch that waited for that of another node.
+    pub waits: Counts<TierWait>,
     /// Changes that wait to be written, and those that are being written now.
     pub queued: usize,
     /// The bytes of the responses among them.
     pub queued_bytes: u64,
+    /// The connection to the server of the tier. `None`: the remote has none, or does not say.
+    pub remote: Option<RemoteStatus>,
 }
 
 impl TierStatus {
@@ -120,7 +162,8 @@ impl TierStatus {
     pub(crate) fn since(&self, earlier: Option<&Self>) -> Self {
         let Some(earlier) = earlier else { return self.clone() };
         let (reads, writes) = (self.reads.since(&earlier.reads), self.writes.since(&earlier.writes));
-        Self { reads, writes, ..self.clone() }
+        let remote = self.remote.as_ref().map(|now| now.since(earlier.remote.as_ref()));
+        Self { reads, writes, waits: self.waits.since(&earlier.waits), remote, ..self.clone() }
     }
 }
 

@@ -104,7 +104,9 @@ use std::{error::Error, fmt, time::Duration};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-pub use self::redis::{RedisRemote, RedisRemoteBuilder, RedisRemoteError, RedisRemoteStatus};
+pub use self::redis::{RedisRemote, RedisRemoteBuilder, RedisRemoteError};
+#[doc(no_inline)]
+pub use crate::observe::RemoteStatus;
 
 /// Keeps bytes under keys outside of the process, for some time.
 ///
@@ -134,6 +136,12 @@ pub trait Remote: fmt::Debug + Send + Sync + 'static {
 
     /// Removes what is kept under a key if that is this token.
     fn release<'a>(&'a self, key: &'a [u8], token: u64) -> BoxFuture<'a, Result<(), RemoteError>>;
+
+    /// Returns how it stands to its server, for the [statistics](crate::TierStatus::remote) of a tier. Returns at once.
+    /// Default: `None`, it has no connection.
+    fn connection(&self) -> Option<RemoteStatus> {
+        None
+    }
 }
 
 /// What a [`Remote`] answered to a read.

@@ -13,12 +13,13 @@ use tokio::{
 };
 
 use super::{
-    Remote, RemoteError, RemoteRead,
+    Remote, RemoteError, RemoteRead, RemoteStatus,
     connection::{
         AbortOnDrop, Address, AddressError, Answer, Backoff, Commands, Connection, Location, ServerError,
         Value, accepted, bytes, commands, is_name, millis,
     },
 };
+use crate::trace;
 
 /// After that many timeouts in a row the connection is taken for dead: nothing else tells of a server that has
 /// stopped, or of a network that loses everything.
@@ -90,18 +91,6 @@ pub enum RedisRemoteError {
     /// The connection is kept by a task.
     #[error("there is no tokio runtime: open it inside one")]
     NoRuntime,
-}
-
-/// How a [`RedisRemote`] stands to its server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RedisRemoteStatus {
-    /// Whether there is a connection.
-    pub is_connected: bool,
-    /// Connections that were made so far.
-    pub connections: u64,
-    /// Why the last connection was lost or could not be made, while there is none.
-    pub last_error: Option<String>,
 }
 
 impl RedisRemoteBuilder {
@@ -202,9 +191,9 @@ impl RedisRemote {
     }
 
     /// Returns how it stands to the server now.
-    pub fn status(&self) -> RedisRemoteStatus {
+    pub fn status(&self) -> RemoteStatus {
         let link = self.shared.link.lock();
-        RedisRemoteStatus {
+        RemoteStatus {
             is_connected: link.connection.is_some(),
             connections: link.connections,
             last_error: link.last_error.clone().filter(|_| link.connection.is_none()),
@@ -339,10 +328,14 @@ impl Link {
 /// Connects for as long as there is a handle, which aborts it.
 async fn keep_connected(shared: Arc<Shared>, address: Address) {
     let mut backoff = Backoff::new();
+    let mut lost_at = None::<Instant>;
     loop {
         match connect(&address).await {
             Ok((connection, driver)) => {
                 shared.link.lock().connect(connection, Instant::now());
+                if let Some(lost_at) = lost_at.take() {
+                    trace::remote_back(lost_at.elapsed());
+                }
                 end_of(driver, &shared).await;
                 let (ended, has_answered) = shared.link.lock().ended();
                 drop(ended);
@@ -351,6 +344,11 @@ async fn keep_connected(shared: Arc<Shared>, address: Address) {
                 }
             }
             Err(error) => shared.link.lock().last_error = Some(error.to_string()),
+        }
+        if lost_at.is_none() {
+            lost_at = Some(Instant::now());
+            let why = shared.link.lock().last_error.clone();
+            trace::remote_lost(why.as_deref().unwrap_or_default());
         }
         sleep(backoff.next()).await;
     }
@@ -378,6 +376,10 @@ async fn end_of(mut driver: JoinHandle<()>, shared: &Shared) {
 }
 
 impl Remote for RedisRemote {
+    fn connection(&self) -> Option<RemoteStatus> {
+        Some(self.status())
+    }
+
     fn read<'a>(&'a self, keys: &'a [&'a [u8]]) -> BoxFuture<'a, Result<RemoteRead, RemoteError>> {
         Box::pin(async move {
             let mut pipe = commands();

@@ -162,6 +162,13 @@ pub trait Store: Clone + Send + Sync + 'static {
         None
     }
 
+    /// Returns what the file does that keeps what is stored here, for [`Stats`](crate::Stats). A wrapper round a store
+    /// asks that. Default: `None`, there is none.
+    #[cfg(feature = "snapshot")]
+    fn snapshot_file(&self) -> Option<SnapshotFileStats> {
+        None
+    }
+
     /// Called after a purge through a [handle](crate::Purge), so that a store can check a part of what it
     /// holds before there are too many [records](Sequence#what-is-kept-of-purges). Default: nothing.
     fn purged(&self) {}

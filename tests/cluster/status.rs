@@ -58,6 +58,28 @@ async fn a_node_knows_the_others_and_what_it_has_applied() {
     assert_eq!(here.layer.stats().snapshot().since(&before).cluster.unwrap().gaps, 0);
 }
 
+/// Positions alone do not say how much there is between them.
+#[tokio::test]
+async fn a_node_says_how_many_entries_it_and_the_others_have_not_applied() {
+    let Some(mut server) = server().await else { return };
+    let nodes = super::node::two(&server).await;
+    let [here, there] = &nodes;
+    until("both seen", || here.cluster.status().others.len() == 1).await;
+    for number in 0..20 {
+        here.layer.purge().tag(&format!("tag-{number}"));
+    }
+    until("read back", || here.cluster.status().waiting == 0).await;
+    let behind = || here.cluster.status().behind;
+    until("nothing is left", || behind() == Some(0)).await;
+    until("applied there", || here.cluster.status().others.iter().any(|other| other.behind == Some(0))).await;
+    // What was said before that: the other node has a position of its own, of which this one knows the distance.
+    let position = there.cluster.status().position.unwrap();
+    assert_eq!(here.cluster.status().others[0].position, Some(position));
+    assert_eq!(here.layer.stats().snapshot().cluster.unwrap().behind, Some(0));
+    server.kill();
+    until("cut off", || behind().is_none()).await;
+}
+
 #[tokio::test]
 async fn a_server_that_may_drop_the_log_is_told_of() {
     for (policy, is_told) in [("allkeys-lru", true), ("volatile-lru", false), ("noeviction", false)] {
@@ -186,7 +208,22 @@ async fn a_log_that_cannot_be_read_is_told_of_while_that_lasts() {
 /// What was told by events at `warn` on this thread.
 #[cfg(feature = "tracing")]
 #[derive(Clone, Default)]
-struct Warnings(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+pub(crate) struct Warnings(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+#[cfg(feature = "tracing")]
+impl Warnings {
+    /// Listens on this thread for as long as the guard is kept.
+    pub(crate) fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
+        use tracing_subscriber::layer::SubscriberExt;
+        let warnings = Self::default();
+        let subscriber = tracing_subscriber::registry().with(warnings.clone());
+        (warnings, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(crate) fn told(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
 
 #[cfg(feature = "tracing")]
 impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
@@ -211,13 +248,11 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
 #[cfg(feature = "tracing")]
 #[tokio::test]
 async fn events_tell_of_changes_alone() {
-    use tracing_subscriber::layer::SubscriberExt;
     let Some(mut server) = server_with(&["--maxmemory-policy", "allkeys-lfu"]).await else { return };
     // Where there is one subscriber alone, a thread without one decides for all of them.
     let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
-    let warnings = Warnings::default();
-    let _listening = tracing::subscriber::set_default(tracing_subscriber::registry().with(warnings.clone()));
-    let told = || warnings.0.lock().unwrap().clone();
+    let (warnings, _listening) = Warnings::listen();
+    let told = || warnings.told();
     let node = Node::start(&server, "n1");
     node.caught_up().await;
     assert_eq!(told().len(), 1, "{:?}", told());

@@ -232,3 +232,39 @@ async fn a_way_to_the_values_that_loses_everything_or_breaks_costs_no_response()
         until("connected again", || node.remote.status().is_connected).await;
     }
 }
+
+#[tokio::test]
+async fn the_numbers_of_the_cache_say_how_the_tier_stands_to_its_server() {
+    let Some(mut server) = server().await else { return };
+    let node = Node::ready(&server, "n1", &numbered()).await;
+    let remote = || node.cache.stats().snapshot().second_tier.unwrap().remote.unwrap();
+    let before = node.cache.stats().snapshot();
+    assert_eq!((remote().is_connected, remote().connections, remote().last_error), (true, 1, None));
+    server.kill();
+    until("lost", || !remote().is_connected && remote().last_error.is_some()).await;
+    server.start().await;
+    until("back", || remote().is_connected).await;
+    assert_eq!(remote(), node.remote.status());
+    let since = node.cache.stats().snapshot().since(&before).second_tier.unwrap().remote.unwrap();
+    assert_eq!((since.is_connected, since.connections), (true, remote().connections - 1));
+}
+
+#[cfg(feature = "tracing")]
+#[tokio::test]
+async fn a_lost_connection_of_the_tier_is_told_once_and_so_is_its_return() {
+    let Some(mut server) = server().await else { return };
+    // Where there is one subscriber alone, a thread without one decides for all of them.
+    let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+    let (warnings, _listening) = super::status::Warnings::listen();
+    let remote = RedisRemote::builder(server.url()).namespace("test").open().unwrap();
+    until("connected", || remote.status().is_connected).await;
+    assert_eq!(warnings.told(), Vec::<String>::new());
+    server.kill();
+    // It is tried several times.
+    until("refused", || remote.status().last_error.is_some_and(|error| error.contains("refused"))).await;
+    server.start().await;
+    until("connected again", || remote.status().is_connected).await;
+    let told = warnings.told();
+    let [lost, back] = &told[..] else { panic!("{told:?}") };
+    assert!(lost.starts_with("no connection") && back.ends_with("again"), "{told:?}");
+}

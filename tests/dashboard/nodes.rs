@@ -8,6 +8,7 @@ use tower_readthrough::{
     cluster::{Cluster, WhenCutOff},
     dashboard::Dashboard,
     purge::Basic,
+    store::SnapshotFile,
     testing::{Answer, Client, PurgeLog, ScriptedOrigin, ScriptedRemote},
     tier::Tier,
 };
@@ -92,8 +93,8 @@ async fn the_page_shows_this_node_and_the_others_and_what_has_failed() {
     let [own_row, other_row] = &rows[..] else { panic!("{rows:?}") };
     assert_eq!(own_row[0], "edge-1 (this node)");
     assert!(own_row[1].starts_with("caught-up for ") && own_row[2].ends_with(" ago"), "{own_row:?}");
-    assert_eq!(own_row[3..], [&*position, "0", "1", "20 s"]);
-    assert_eq!((&*other_row[0], &*other_row[1], &*other_row[6]), ("edge-2", "heard", "20 s"));
+    assert_eq!(own_row[3..], [&*position, "0", "0", "1", "20 s"]);
+    assert_eq!((&*other_row[0], &*other_row[1], &*other_row[7]), ("edge-2", "heard", "20 s"));
     assert_eq!(browser.text("#nodes-note").await, "Purges reach all of these by one log.");
     assert_eq!(
         browser.run("return document.getElementById('nodes-panel').getAttribute('aria-labelledby')").await,
@@ -138,4 +139,32 @@ async fn the_figures_name_the_nodes_only_in_a_cluster() {
     assert_eq!((&figures["waiting"], &figures["must_validate"]), (&0.into(), &false.into()));
     assert!(figures["last_error"].is_string() && figures["heard_seconds_ago"].is_null(), "{figures}");
     assert_eq!(figures["others"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn the_page_shows_what_the_snapshot_file_holds_and_what_has_failed() {
+    let browser = browser!();
+    let directory = std::env::temp_dir().join(format!("trt-dashboard-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let store = MemoryStore::builder(1 << 20).snapshots(true).build().expect("a store");
+    let cache = ReadThroughLayer::builder(store.clone()).build().expect("a cache");
+    open(&browser, &cache).await;
+    assert_eq!(browser.run("return document.getElementById('file-panel').hidden").await, true);
+    let file = SnapshotFile::builder(store, directory.join("cache")).open().expect("a file");
+    browser.until("return !document.getElementById('file-panel').hidden").await;
+    browser.until("return document.getElementById('file-load').textContent.startsWith('missing')").await;
+    assert_eq!(browser.text("#file-written").await, "never");
+    let service = Client::new(cache.layer(ScriptedOrigin::always(|| Answer::ok("x").max_age(60))));
+    service.get("/").send().await.expect_status(200);
+    file.write().await.expect("it is written");
+    browser.until("return document.getElementById('file-responses').textContent === '1'").await;
+    assert_eq!(browser.text("#file-writes").await, "1 written, 0 failed");
+    std::fs::create_dir(directory.join("cache.tmp")).expect("a directory in the way");
+    assert!(file.write().await.is_err());
+    browser
+        .until("return document.getElementById('file-note').textContent.startsWith('The last write failed')")
+        .await;
+    assert_eq!(browser.text("#file-writes").await, "1 written, 1 failed");
+    assert_eq!(browser.errors().await, Vec::<String>::new());
+    std::fs::remove_dir_all(&directory).expect("it is removed");
 }

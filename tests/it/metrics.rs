@@ -218,17 +218,26 @@ async fn a_recorder_that_panics_changes_no_response() {
     drop(exporter);
 }
 
-/// Where there is such a thing.
-fn with_second_tier(name: &str) -> ReadThroughBuilder<MemoryStore> {
+/// With a second tier, where there is such a thing. Its server is not there.
+fn with_second_tier(name: &str, store: &MemoryStore) -> ReadThroughBuilder<MemoryStore> {
+    let builder = ReadThroughLayer::builder(store.clone()).cache_name(name);
     #[cfg(feature = "redis")]
-    {
-        use tower_readthrough::{Tier, testing::ScriptedRemote};
-        let store = MemoryStore::builder(1 << 20).snapshots(true).build().unwrap();
-        let tier = Tier::builder(ScriptedRemote::new()).build().unwrap();
-        ReadThroughLayer::builder(store).cache_name(name).second_tier(tier)
-    }
-    #[cfg(not(feature = "redis"))]
-    builder(name)
+    let builder = {
+        use tower_readthrough::{Tier, remote::RedisRemote};
+        let remote = RedisRemote::builder("redis://127.0.0.1:1/").open().unwrap();
+        builder.second_tier(Tier::builder(remote).build().unwrap())
+    };
+    builder
+}
+
+/// Whether a row of the documentation is about something that there is with these features. How far a node is behind
+/// is known only with a connection.
+fn is_exported(row: &str) -> bool {
+    let is_of = |prefix: &str| row.contains(&format!("`readthrough_{prefix}_"));
+    let is_of_nodes = is_of("tier") || is_of("cluster");
+    (cfg!(feature = "redis") || !is_of_nodes)
+        && (cfg!(feature = "snapshot") || !is_of("snapshot_file"))
+        && !row.contains("`readthrough_cluster_behind`")
 }
 
 /// What the documentation lists is what is exported.
@@ -238,7 +247,15 @@ async fn each_series_is_listed_in_the_documentation_with_its_labels() {
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let rules = KeyRules::builder().rule(KeyRule::path("/a").name("a")).build().unwrap();
-    let layer = with_second_tier("listed").key(rules).count_by_rule().build().unwrap();
+    let store = MemoryStore::builder(1 << 20).snapshots(true).build().unwrap();
+    #[cfg(feature = "snapshot")]
+    let directory = crate::snapshot_file::Directory::new();
+    #[cfg(feature = "snapshot")]
+    let file =
+        tower_readthrough::store::SnapshotFile::builder(store.clone(), directory.file()).open().unwrap();
+    #[cfg(feature = "snapshot")]
+    file.loaded().await;
+    let layer = with_second_tier("listed", &store).key(rules).count_by_rule().build().unwrap();
     let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
     get(&service, "/a").await;
     // Its tasks get no turn.
@@ -259,12 +276,10 @@ async fn each_series_is_listed_in_the_documentation_with_its_labels() {
         })
         .collect();
     let page = include_str!("../../src/observe/metrics.rs").lines();
-    let is_here = |row: &&str| cfg!(feature = "redis") || !row.contains("`readthrough_cluster_");
     let rows = page
-        .filter_map(|line| line.strip_prefix("//! ")?.starts_with("| `readthrough_").then_some(&line[4..]))
-        .filter(|row| cfg!(feature = "redis") || !row.contains("readthrough_tier_"));
+        .filter_map(|line| line.strip_prefix("//! ")?.starts_with("| `readthrough_").then_some(&line[4..]));
     let listed: BTreeSet<_> = rows
-        .filter(is_here)
+        .filter(|row| is_exported(row))
         .map(|row| {
             let cells: Vec<_> = row.split('|').map(str::trim).collect();
             format!("| {} | {} | {} |", cells[1], cells[2], cells[3]).replace("|  |", "| |")
@@ -273,9 +288,9 @@ async fn each_series_is_listed_in_the_documentation_with_its_labels() {
     assert_eq!(exported, listed);
 }
 
-/// The panels for a cluster ask for what there is of one, and for all of it.
+/// The panels for a cluster ask for what there is of one, of a second tier and of a file, and for all of it.
 #[test]
-fn the_dashboard_of_a_cluster_asks_for_all_series_of_one() {
+fn the_dashboard_of_a_cluster_asks_for_all_series_of_what_outlives_a_process() {
     fn queries(value: &serde_json::Value, found: &mut String) {
         match value {
             serde_json::Value::Object(fields) => {
@@ -293,9 +308,10 @@ fn the_dashboard_of_a_cluster_asks_for_all_series_of_one() {
     let mut found = String::new();
     queries(&serde_json::from_str(include_str!("../../examples/cluster/grafana.json")).unwrap(), &mut found);
     let rows = include_str!("../../src/observe/metrics.rs").lines();
-    let rows = rows.filter_map(|line| line.strip_prefix("//! | `readthrough_cluster_")?.split('`').next());
-    let listed: BTreeSet<_> = rows.map(|name| format!("readthrough_cluster_{name}")).collect();
-    assert_eq!(listed.len(), 6);
+    let rows = rows.filter_map(|line| line.strip_prefix("//! | `readthrough_")?.split('`').next());
+    let is_one = |name: &&str| ["cluster_", "tier_", "snapshot_file_"].iter().any(|of| name.starts_with(of));
+    let listed: BTreeSet<_> = rows.filter(is_one).map(|name| format!("readthrough_{name}")).collect();
+    assert_eq!(listed.len(), 7 + 9 + 6);
     assert_eq!(names(&found), listed);
 }
 

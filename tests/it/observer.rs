@@ -18,9 +18,10 @@ use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_readthrough::{
     BackgroundEvent, CacheKey, CoalesceLayer, Explanation, FillLayer, Forward, Guard, KeyExtractor, KeyLayer,
-    KeyRule, KeyRules, Known, LookupLayer, MemoryStore, NotStored, Observer, OriginHealth, OriginLimitLayer,
-    OriginState, Outcome, ReadThroughBuilder, ReadThroughLayer, Record, RefreshResult, Refused, RetryPolicy,
-    Role, Rules, Sequence, Stale, StaleIfErrorLayer, Stats, StatsSnapshot, Store, StoreLayer, Unkeyed, When,
+    KeyRule, KeyRules, Known, LookupLayer, Lost, MemoryStore, NotStored, Observer, OriginHealth,
+    OriginLimitLayer, OriginState, Outcome, Purge, ReadThroughBuilder, ReadThroughLayer, Record,
+    RefreshResult, Refused, RetryPolicy, Role, Rules, Sequence, Stale, StaleIfErrorLayer, Stats,
+    StatsSnapshot, Store, StoreLayer, Unkeyed, When,
     store::{Applied, Change, Entry},
 };
 
@@ -573,6 +574,76 @@ async fn every_outcome_is_told_once_at_each_place() {
     let all = all.chain(Unkeyed::ALL.iter().copied().map(Outcome::Unkeyed));
     let missing: Vec<_> = all.filter(|outcome| !seen.contains(outcome)).collect();
     assert_eq!(missing, []);
+}
+
+type LostCase = (Lost, Pin<Box<dyn Future<Output = (Asked, StatsSnapshot)>>>);
+
+/// A response that is stored and fresh, and that this makes unusable.
+fn lost_by(why: Lost, lose: fn(&Purge)) -> LostCase {
+    let run = async move {
+        let watch = Arc::new(Watch::default());
+        let layer = ReadThroughLayer::builder(small_store()).observer(Arc::clone(&watch)).build().unwrap();
+        let purge = layer.purge();
+        let cache = Cache::of(layer, watch, ScriptedOrigin::always(|| ok("x").max_age(60)));
+        cache.get("/").await;
+        lose(&purge);
+        if why == Lost::Invalidated {
+            cache.call(request("POST", "/", &[])).await.unwrap();
+        }
+        let before = cache.stats.snapshot();
+        #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
+        let seen = cache.places.look().await;
+        let reply = cache.call(request("GET", "/", &[])).await.unwrap();
+        let record = *cache.watch.records.lock().unwrap().last().unwrap();
+        assert_eq!(reply.cache_status, Some(record.cache_status()));
+        assert_eq!(reply.cache(), format!("fwd=stale; stored; detail={why}"));
+        #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
+        cache.places.look().await.expect_lost(&seen, why);
+        let counts = cache.stats.snapshot().since(&before);
+        // And what would become of the next one.
+        lose(&purge);
+        if why == Lost::Invalidated {
+            cache.call(request("POST", "/", &[])).await.unwrap();
+        }
+        let head = request("GET", "/", &[]).into_parts().0;
+        let foreseen = cache.explain.as_ref().map(|explain| explain(&head));
+        (Asked { record, foreseen }, counts)
+    };
+    (why, Box::pin(run))
+}
+
+fn lost() -> Vec<LostCase> {
+    vec![
+        lost_by(Lost::Purged, |purge| _ = purge.everything()),
+        lost_by(Lost::Purged, |purge| _ = purge.soft().everything()),
+        lost_by(Lost::Invalidated, |_| {}),
+        lost_by(Lost::Unproven, |purge| _ = purge.unproven().everything()),
+        #[cfg(feature = "redis")]
+        lost_by(Lost::CutOff, |purge| {
+            use tower_readthrough::cluster::{Cluster, WhenCutOff};
+            // A node that has never reached the server has heard of nothing. Dropped, it is in the cluster all the
+            // same.
+            let limit = WhenCutOff::ValidateAfter(secs(3));
+            drop(Cluster::builder("redis://127.0.0.1:1/", purge.clone()).when_cut_off(limit).open());
+        }),
+    ]
+}
+
+/// Why a response that is stored was not used, at each place where the request is seen.
+#[tokio::test(start_paused = true)]
+async fn every_reason_why_a_stored_response_cannot_be_used_is_told_at_each_place() {
+    let mut seen = HashSet::new();
+    for (why, run) in lost() {
+        let (Asked { record, foreseen }, counts) = run.await;
+        let status = record.cache_status();
+        assert_eq!((status.lost_reason(), status.detail()), (Some(why), Some(why.as_str())));
+        assert_eq!((counts.lost.get(why), counts.lost.total()), (1, 1), "{why}: {:?}", counts.lost);
+        assert_eq!(foreseen.unwrap().detail(), Some(why.as_str()));
+        seen.insert(why);
+    }
+    let is_here = |why: &&Lost| cfg!(feature = "redis") || **why != Lost::CutOff;
+    let missing: Vec<_> = Lost::ALL.iter().filter(is_here).filter(|why| !seen.contains(why)).collect();
+    assert_eq!(missing, Vec::<&Lost>::new());
 }
 
 /// A response that is for one client alone, and the request for it.

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ::metrics::with_local_recorder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tower_readthrough::{
-    NotStored, Outcome, Stats, dashboard::Dashboard, metrics::MetricsExporter, purge::Access, testing::Client,
+    Lost, NotStored, Outcome, Stats, dashboard::Dashboard, metrics::MetricsExporter, purge::Access,
+    testing::Client,
 };
 
 use crate::tracing::Events;
@@ -102,6 +103,17 @@ impl Seen {
         assert!(event.contains(&format!(" outcome={:?}", outcome.as_str())), "{outcome}: {event}");
         let reason = outcome.reason().map(|reason| format!(" reason={reason:?}"));
         assert!(reason.is_none_or(|reason| event.contains(&reason)), "{outcome}: {event}");
+    }
+
+    /// Asserts that what is stored was not used for one request, for this reason, at each place, since `before`.
+    #[track_caller]
+    pub(crate) fn expect_lost(&self, before: &Self, why: Lost) {
+        let name = "readthrough_lost_total";
+        assert_eq!((self.grown(name, &[]), self.grown(name, &[("reason", why.as_str())])), (1, 1), "{why}");
+        let total = |seen: &Self| seen.totals["lost"][why.as_str()].as_u64().unwrap();
+        assert_eq!(total(self) - total(before), 1, "{why} in the figures of the dashboard");
+        let said = format!("lost={:?}", why.as_str());
+        assert_eq!(self.events.iter().filter(|event| event.contains(&said)).count(), 1, "{:?}", self.events);
     }
 
     /// Asserts that one response was not stored, for this reason, at each place, since `before`.

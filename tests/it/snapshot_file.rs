@@ -6,6 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use proptest::{prelude::*, sample::Index};
 use tower::Layer;
 use tower_readthrough::{
     MemoryStore, ReadThrough, ReadThroughLayer, Rules, Store,
@@ -17,10 +18,10 @@ use crate::support::{
 };
 
 /// A directory that is gone after the test.
-struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let (process, next) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(format!("trt-{process}-{next}"));
@@ -28,7 +29,7 @@ impl Directory {
         Self(path)
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.0.join("cache")
     }
 
@@ -546,4 +547,174 @@ async fn what_is_fetched_while_a_file_is_loaded_stays() {
     gate.open();
     assert_eq!(fetched.await.unwrap(), "new");
     assert_eq!((get(&service, "/0").await.body, origin.calls()), ("new".into(), 1));
+}
+
+/// Also of a store that is wrapped by the layers, and for as long as the file is open.
+#[tokio::test(start_paused = true)]
+async fn the_numbers_of_the_cache_say_what_its_file_does() {
+    let directory = Directory::new();
+    written(&directory.file(), 3).await;
+    let (process, _) = Process::start(&directory.file()).await;
+    let stats = process.layer.stats();
+    let before = stats.snapshot();
+    let seen = before.snapshot_file.clone().unwrap();
+    assert_eq!(
+        (seen.load.map(|load| (load.loaded, load.end)), seen.writes),
+        (Some((3, LoadEnd::Complete)), 0)
+    );
+    assert_eq!((seen.last_write, seen.written_ago), (None, None));
+    let report = process.file.write().await.unwrap();
+    tokio::time::advance(secs(7)).await;
+    // A directory where the second file is to be.
+    let temporary = directory.file().with_file_name("cache.tmp");
+    fs::create_dir(&temporary).unwrap();
+    assert!(process.file.write().await.is_err());
+    let since = stats.snapshot().since(&before).snapshot_file.unwrap();
+    assert_eq!((since.writes, since.failed_writes, since.last_write), (1, 1, Some(report)));
+    assert_eq!(since.written_ago, Some(secs(7)));
+    assert!(since.open_for >= secs(7) && since.last_error.is_some(), "{since:?}");
+    fs::remove_dir(&temporary).unwrap();
+    process.file.write().await.unwrap();
+    assert_eq!((process.file.stats().writes, process.file.stats().last_error), (2, None));
+    // The one that was opened last.
+    let store = MemoryStore::builder(64 << 20).snapshots(true).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).build().unwrap();
+    assert_eq!(layer.stats().snapshot().snapshot_file, None);
+    let file = SnapshotFile::builder(store, directory.0.join("another")).open().unwrap();
+    file.loaded().await;
+    let seen = layer.stats().snapshot().snapshot_file.unwrap();
+    assert_eq!(seen.load.map(|load| load.end), Some(LoadEnd::Missing));
+    drop(file);
+    assert_eq!(layer.stats().snapshot().snapshot_file, None);
+}
+
+#[tokio::test]
+async fn a_file_of_another_schema_is_not_loaded() {
+    let directory = Directory::new();
+    written(&directory.file(), 3).await;
+    let whole = fs::read(directory.file()).unwrap();
+    for schema in [0_u16, 2, u16::MAX] {
+        let mut other = whole.clone();
+        other[4..6].copy_from_slice(&schema.to_le_bytes());
+        fs::write(directory.file(), other).unwrap();
+        let (process, report) = Process::start(&directory.file()).await;
+        assert_eq!((report.loaded, report.end), (0, LoadEnd::Bad(EnvelopeError::Schema)), "{schema}");
+        assert_eq!(report.end.as_str(), "other-schema");
+        drop(process);
+    }
+    // Of an envelope in it as well: what comes before counts.
+    let mut other = whole.clone();
+    let last = whole.windows(4).rposition(|four| four == b"TRTH").unwrap();
+    other[last + 4] += 1;
+    fs::write(directory.file(), other).unwrap();
+    let report = is_partly_right(&directory.file(), 3).await;
+    assert_eq!((report.loaded, report.end), (2, LoadEnd::Bad(EnvelopeError::Schema)));
+}
+
+#[cfg(any(feature = "serde", feature = "dashboard"))]
+#[tokio::test]
+async fn the_numbers_of_a_file_are_serialised_by_name() {
+    let directory = Directory::new();
+    fs::write(directory.file(), b"something else").unwrap();
+    let (process, _) = Process::start(&directory.file()).await;
+    let said = serde_json::to_value(process.layer.stats().snapshot()).unwrap();
+    let file = &said["snapshot_file"];
+    assert_eq!((&file["load"]["end"], &file["load"]["loaded"]), (&"wrong-length".into(), &0.into()));
+    assert!(file["load"]["written_at_seconds"].is_null() && file["written_seconds_ago"].is_null(), "{file}");
+    assert!(file["open_seconds"].is_number(), "{file}");
+}
+
+/// What may have become of a file.
+#[derive(Clone, Debug)]
+enum Damage {
+    Cut(Index),
+    Flip(Index, u8),
+    /// A piece of it is copied to another place, over what is there or between.
+    Splice {
+        from: Index,
+        length: Index,
+        to: Index,
+        is_over: bool,
+    },
+    Insert(Index, Vec<u8>),
+}
+
+impl Damage {
+    fn apply(&self, file: &mut Vec<u8>) {
+        let place = |index: &Index, file: &[u8]| index.index(file.len() + 1);
+        match self {
+            Self::Cut(at) => file.truncate(place(at, file)),
+            Self::Flip(at, bit) if !file.is_empty() => {
+                let at = at.index(file.len());
+                file[at] ^= 1 << (bit % 8);
+            }
+            Self::Flip(..) => {}
+            Self::Splice { from, length, to, is_over } => {
+                let (from, to) = (place(from, file), place(to, file));
+                let piece = file[from..from + length.index(file.len() - from + 1)].to_vec();
+                let end = if *is_over { (to + piece.len()).min(file.len()) } else { to };
+                file.splice(to..end, piece);
+            }
+            Self::Insert(at, bytes) => {
+                let at = place(at, file);
+                file.splice(at..at, bytes.iter().copied());
+            }
+        }
+    }
+}
+
+fn damages() -> impl Strategy<Value = Vec<Damage>> {
+    let at = any::<Index>;
+    let damage = prop_oneof![
+        at().prop_map(Damage::Cut),
+        (at(), any::<u8>()).prop_map(|(at, bit)| Damage::Flip(at, bit)),
+        (at(), at(), at(), any::<bool>()).prop_map(|(from, length, to, is_over)| Damage::Splice {
+            from,
+            length,
+            to,
+            is_over
+        }),
+        (at(), proptest::collection::vec(any::<u8>(), 1..40))
+            .prop_map(|(at, bytes)| Damage::Insert(at, bytes)),
+    ];
+    proptest::collection::vec(damage, 1..4)
+}
+
+/// Whatever has become of a file: all that is loaded is what was stored.
+#[test]
+fn no_damage_to_a_file_is_a_panic_or_a_wrong_response() {
+    let directory = Directory::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(written(&directory.file(), 4));
+    let whole = fs::read(directory.file()).unwrap();
+    proptest!(|(damages in damages())| {
+        let mut file = whole.clone();
+        damages.iter().for_each(|damage| damage.apply(&mut file));
+        fs::write(directory.file(), &file).unwrap();
+        let (report, stored) = runtime.block_on(load(&directory.file()));
+        prop_assert_ne!(report.end, LoadEnd::Aborted, "a panic ends the load without a word");
+        // A record may be there twice.
+        prop_assert!(stored.len() as u64 <= report.loaded && (file != whole || stored.len() == 4), "{:?}", report);
+        for (page, etag, body) in stored {
+            prop_assert_eq!(body, body_of(&page));
+            prop_assert_eq!(etag, format!("\"{page}\""));
+        }
+    });
+}
+
+/// What is loaded: pages with their entity tags and bodies.
+async fn load(path: &Path) -> (LoadReport, Vec<(String, String, String)>) {
+    let store = MemoryStore::builder(64 << 20).snapshots(true).build().unwrap();
+    let file = SnapshotFile::builder(store.clone(), path).open().unwrap();
+    let report = file.loaded().await;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let pages = store.entries().flat_map(|(key, entry)| {
+        let page = text(key.as_bytes()).rsplit('/').next().unwrap_or_default().to_owned();
+        let variants = entry.variants().to_vec();
+        variants.into_iter().map(move |stored| {
+            let etag = stored.headers()["etag"].to_str().unwrap().to_owned();
+            (page.clone(), etag, text(stored.body()))
+        })
+    });
+    (report, pages.collect())
 }

@@ -68,7 +68,7 @@ async fn a_write_that_fails_or_panics_changes_nothing_here() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_whole_envelope_of_this_schema_is_a_miss() {
+async fn what_is_no_whole_envelope_of_this_schema_is_a_miss_that_is_counted_by_its_kind() {
     type Change = fn(Bytes) -> Bytes;
     let garbage: Change = |_| Bytes::from_static(b"HTTP/1.1 200 OK\r\n\r\nowned");
     let empty: Change = |_| Bytes::new();
@@ -79,23 +79,37 @@ async fn what_is_no_whole_envelope_of_this_schema_is_a_miss() {
         *bytes.last_mut().unwrap() ^= 1;
         bytes.into()
     };
+    // Bits of the header that have no meaning, and the length of the body in it.
+    let flags: Change = |bytes| {
+        let mut bytes = bytes.to_vec();
+        bytes[7] = 0xff;
+        bytes.into()
+    };
+    let large: Change = |bytes| {
+        let mut bytes = bytes.to_vec();
+        bytes[24..32].fill(0xff);
+        bytes.into()
+    };
     let schema: Change = |bytes| {
         let mut bytes = bytes.to_vec();
         bytes[4] = 99;
         bytes.into()
     };
     for (change, kind) in [
-        (garbage, TierRead::Broken),
-        (empty, TierRead::Broken),
-        (cut, TierRead::Broken),
-        (longer, TierRead::Broken),
-        (changed, TierRead::Broken),
+        (garbage, TierRead::Foreign),
+        (empty, TierRead::Foreign),
+        (cut, TierRead::WrongLength),
+        (longer, TierRead::WrongLength),
+        (changed, TierRead::WrongChecksum),
+        (flags, TierRead::Invalid),
+        (large, TierRead::TooLarge),
         (schema, TierRead::OtherSchema),
     ] {
         let (site, node) = filled().await;
         site.remote.change(|_, bytes| change(bytes));
         let reply = node.get("/").await;
         assert_eq!((reply.cache(), node.count(kind)), ("fwd=uri-miss".to_owned(), 1), "{kind}");
+        assert_eq!(node.tier.status().reads.total(), 1, "{kind}: and under no other name");
         // The next success takes its place.
         node.written().await;
         assert!(site.node().get("/").await.is_hit());

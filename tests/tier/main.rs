@@ -11,6 +11,7 @@ mod guards;
 mod model;
 mod purging;
 mod reading;
+mod records;
 mod turns;
 mod variants;
 mod writing;

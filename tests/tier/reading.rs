@@ -93,7 +93,7 @@ async fn a_stale_response_is_confirmed_by_the_origin() {
     tokio::time::advance(secs(70)).await;
     let reply = there.get("/").await;
     assert_eq!((&*reply.body, reply.status.as_u16()), (&b"0"[..], 200));
-    assert_eq!(reply.cache(), "fwd=uri-miss; fwd-status=304; stored");
+    assert_eq!(reply.cache(), "fwd=uri-miss; fwd-status=304; stored; detail=second-tier-stale");
     assert_eq!(there.count(TierRead::Stale), 1);
     // What the 304 has prolonged is written.
     there.written().await;

@@ -23,6 +23,7 @@
 //! sequence: below the number of each purge that the writer may not have known, so that the sequence judges
 //! the value as if it had been fetched here. Only an entry that is known exactly says anything.
 
+mod lag;
 mod outbox;
 mod ring;
 #[cfg(test)]
@@ -34,7 +35,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+pub(crate) use self::lag::Extent;
 use self::{
+    lag::Lag,
     outbox::{Added, Outbox},
     ring::{Numbers, Ring},
 };
@@ -98,6 +101,8 @@ pub(crate) struct Reply<P> {
     pub(crate) deleted: EntryId,
     /// A command failed, and not because the connection is gone.
     pub(crate) has_failed: bool,
+    /// How much there is of the log, if the server says so.
+    pub(crate) extent: Option<Extent>,
 }
 
 /// What comes next.
@@ -127,6 +132,7 @@ pub(crate) struct Log {
     /// Entries up to here may have been deleted before the log was read from its beginning.
     floor: EntryId,
     gaps: u64,
+    lag: Lag,
     rules: Rules,
 }
 
@@ -146,6 +152,7 @@ impl Log {
             outbox: Outbox::new(outbox),
             floor: EntryId::default(),
             gaps: 0,
+            lag: Lag::default(),
             rules,
         }
     }
@@ -168,12 +175,14 @@ impl Log {
     /// The connection is lost. What was sent may not have arrived.
     pub(crate) fn disconnected(&mut self) {
         self.is_caught_up = false;
+        self.lag.forget();
         self.send_again();
     }
 
     /// Purges may have been missed.
     fn lose(&mut self, target: &impl Target) {
         self.gaps += 1;
+        self.lag.forget();
         self.doubt(target);
         if !self.rules.keeps_ring {
             self.ring.clear();
@@ -226,6 +235,13 @@ impl Log {
         }
         for entry in &reply.entries {
             self.apply(entry, target);
+        }
+        match reply.extent {
+            Some(extent) => {
+                let up_to = self.position.map(|position| position.id);
+                self.lag.applied(reply.entries.len(), up_to, extent, from.is_none());
+            }
+            None => self.lag.forget(),
         }
         if self.position.is_none() {
             return Next::Mark;
@@ -354,6 +370,17 @@ impl Log {
     /// The entry that was applied last.
     pub(crate) fn position(&self) -> Option<Position> {
         self.position
+    }
+
+    /// Entries that were not applied when the log was last read. `None` while there is no connection, and where the
+    /// server does not say how many there are.
+    pub(crate) fn behind(&self) -> Option<u64> {
+        self.lag.behind()
+    }
+
+    /// Entries that a node has not applied of which this one is the last. `None` if that is not known here.
+    pub(crate) fn behind_of(&self, applied: EntryId) -> Option<u64> {
+        Some(self.ring.count_after(applied)?.saturating_add(self.behind()?))
     }
 
     /// How often purges may have been missed, the first connection included.

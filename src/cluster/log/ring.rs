@@ -69,6 +69,12 @@ impl Ring {
         self.entries.get(count.checked_sub(1)?).map(|entry| entry.at)
     }
 
+    /// How many entries came after the one with this id. `None` if that is not known.
+    pub(super) fn count_after(&self, id: EntryId) -> Option<u64> {
+        let index = self.entries.binary_search_by_key(&id, |entry| entry.at.id).ok()?;
+        Some((self.entries.len() - 1 - index) as u64)
+    }
+
     /// Where this very entry is, if it is known. Only the tests look for less than that: the last one up to its id.
     pub(super) fn find(&self, at: Position, is_exact: bool) -> Option<Place> {
         let later = self.entries.partition_point(|entry| entry.at.id <= at.id);
@@ -160,6 +166,7 @@ mod tests {
         assert_eq!(least_after(&ring, Position { nonce: 0, ..at(1) }), None);
         ring.clear();
         assert_eq!(least_after(&ring, at(1)), None);
+        assert_eq!(ring.count_after(at(1).id), None);
     }
 
     #[test]
@@ -168,6 +175,8 @@ mod tests {
         for (millis, applied_at) in [(1, 5), (2, 5), (3, 9)] {
             ring.push(at(millis), None, applied_at);
         }
+        let after = [1, 2, 3, 4].map(|millis| ring.count_after(at(millis).id));
+        assert_eq!(after, [None, Some(1), Some(0), None]);
         let before = [5, 6, 9, 10].map(|number| ring.last_before(number).map(|at| at.id.millis));
         assert_eq!(before, [None, Some(2), Some(2), Some(3)]);
     }

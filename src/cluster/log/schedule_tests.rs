@@ -55,6 +55,7 @@ fn reply(from: Option<Position>, entries: &[u64]) -> Reply<()> {
         anchor: from.map(|from| from.nonce),
         deleted: EntryId::default(),
         has_failed: false,
+        extent: None,
     }
 }
 
@@ -497,4 +498,22 @@ fn only_the_newest_purges_are_sent_again() {
     log.replied(None, &reply(None, &[5]), &target);
     let all: Vec<_> = (0..1100).map(|n| read_back(&mut log, &target, 10 + n, now)).collect();
     assert_eq!(sent_to(&mut log, &target, RUN + 1, now), all[1100 - 1024..]);
+}
+
+/// It says how far it is behind, and how far others are.
+#[test]
+fn a_node_knows_how_much_of_the_log_it_has_not_applied() {
+    let (mut log, target) = node(Rules::default(), &[1, 2, 3], 0);
+    assert_eq!(log.behind(), None, "the server does not say how much there is");
+    let mut read = |entries: &[u64], added: u64, is_full: bool| {
+        let from = log.next_read(Instant::now()).from;
+        let extent = Some(Extent { added, length: added, last: at(added).id });
+        log.replied(from, &Reply { extent, is_full, ..reply(from, entries) }, &target);
+        (log.behind(), log.behind_of(at(2).id), log.behind_of(at(9).id))
+    };
+    assert_eq!(read(&[4], 4, false), (Some(0), Some(2), None));
+    assert_eq!(read(&[5, 6], 9, true), (Some(3), Some(7), None));
+    assert_eq!(read(&[7, 8, 9], 9, false), (Some(0), Some(7), Some(0)));
+    log.disconnected();
+    assert_eq!((log.behind(), log.behind_of(at(2).id)), (None, None), "nothing is heard");
 }

@@ -591,6 +591,7 @@ impl World {
                     anchor: anchor.map(|(position, _)| position.nonce),
                     deleted: entry_id(self.server.deleted),
                     has_failed: read.from.is_some() && self.server.log.is_none(),
+                    extent: None,
                 };
                 let survey = self.is_look_due(node).then(|| self.survey_of(None));
                 self.send(node, Call::Answered { read, reply, at, survey }, false);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     body::Body,
-    exchange::{self, failures, status::CacheStatus},
+    exchange::{self, failures},
     http::{
         conditions, fields,
         request_fields::RequestFields,
@@ -271,7 +271,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         conditions::apply_range(&head.method, &head.headers, &mut response, stored.body());
         self.tell_sharers(&mut response, stored, now);
         match self.is_found(stored) {
-            true => CacheStatus::hit_in_second_tier().serve(response),
+            true => self.client.asked().why().hit_in_second_tier().serve(response),
             false => response,
         }
     }

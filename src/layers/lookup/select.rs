@@ -9,7 +9,7 @@ use super::report::Fetches;
 use crate::{
     exchange::{
         self,
-        status::{CacheStatus, Forward},
+        status::{CacheStatus, Forward, Lost},
     },
     executor::Executor,
     http::{
@@ -332,7 +332,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             entry.is_some_and(|entry| entry.is_hit_for_miss(fields.credentials, asks_for_part, now));
         let why = match &candidate {
             _ if is_refused => CacheStatus::forwarded(Forward::Request),
-            exchange::StaleCandidate::Whole { response, .. } => selected(response, now),
+            exchange::StaleCandidate::Whole { response, .. } => selected(response, sequence, now),
             _ if is_hit_for_miss => CacheStatus::forwarded(Forward::Bypass),
             _ => unselected(entry, question, sequence),
         };
@@ -384,9 +384,11 @@ fn known_selection(entry: &store::Entry, head: &Parts) -> Option<Selection> {
 }
 
 /// Returns why a request is sent on that selects this response, which is not fresh.
-fn selected(stored: &store::StoredResponse, now: Instant) -> CacheStatus {
+fn selected(stored: &store::StoredResponse, sequence: &sequence::Sequence, now: Instant) -> CacheStatus {
     match stored.is_stale_by_purge(now) {
-        true => CacheStatus::lost(sequence::Loss::Purged),
+        true if !stored.is_unproven() => CacheStatus::lost(Lost::Purged),
+        true if sequence.is_cut_off() => CacheStatus::lost(Lost::CutOff),
+        true => CacheStatus::lost(Lost::Unproven),
         false => CacheStatus::forwarded(Forward::Stale),
     }
 }
@@ -424,11 +426,12 @@ fn unselected(
     }
     let mut lost = variants().chain(entry.parts().map(|part| &**part.response()));
     match lost.find(|stored| !is_left(stored)) {
-        Some(lost) => CacheStatus::lost(sequence.loss(lost)),
+        Some(lost) => CacheStatus::lost(sequence.loss(lost).into()),
         None => lost_or_missing(sequence, key.as_bytes()),
     }
 }
 
 fn lost_or_missing(sequence: &sequence::Sequence, key: &[u8]) -> CacheStatus {
-    sequence.loss_of_key(key).map_or(CacheStatus::forwarded(Forward::UriMiss), CacheStatus::lost)
+    let loss = sequence.loss_of_key(key);
+    loss.map_or(CacheStatus::forwarded(Forward::UriMiss), |loss| CacheStatus::lost(loss.into()))
 }

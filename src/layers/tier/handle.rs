@@ -22,7 +22,7 @@ use super::{
 use crate::store::Compression;
 use crate::{
     build_error::BuildError,
-    observe::{NamedCounters, TierRead, TierStanding, TierStatus, TierWrite},
+    observe::{NamedCounters, TierRead, TierStanding, TierStatus, TierWait, TierWrite},
     remote::{Remote, RemoteError},
     sequence::{Journal, Sequence},
     store::{Envelope, EnvelopeError},
@@ -78,6 +78,7 @@ pub(super) struct Shared {
     pub(super) writing: Breaker,
     pub(super) reads: NamedCounters<TierRead>,
     pub(super) writes: NamedCounters<TierWrite>,
+    pub(super) waits: NamedCounters<TierWait>,
     has_warned: AtomicBool,
 }
 
@@ -155,6 +156,7 @@ impl TierBuilder {
             writing: Breaker::new(),
             reads: NamedCounters::default(),
             writes: NamedCounters::default(),
+            waits: NamedCounters::default(),
             has_warned: AtomicBool::new(false),
         };
         Ok(Tier { shared: Arc::new(shared) })
@@ -181,8 +183,10 @@ impl Tier {
             writes_breaker: shared.writing.state(),
             reads: shared.reads.counts(),
             writes: shared.writes.counts(),
+            waits: shared.waits.counts(),
             queued,
             queued_bytes,
+            remote: shared.remote.connection(),
         }
     }
 
@@ -279,17 +283,17 @@ impl Shared {
         if journal.is_caught_up() { Ok(journal) } else { Err(Idle::Behind) }
     }
 
-    /// Counts a fetch that the tier cannot be asked for.
-    pub(super) fn note_idle(&self, idle: Idle) {
-        match idle {
-            Idle::Behind => self.reads.add(TierRead::Behind),
-            Idle::NotJoined => {
-                self.reads.add(TierRead::NotJoined);
-                if !self.has_warned.swap(true, Ordering::Relaxed) {
-                    trace::tier_without_cluster();
-                }
-            }
+    /// Counts a fetch that the tier cannot be asked for, and returns under which name.
+    pub(super) fn note_idle(&self, idle: Idle) -> TierRead {
+        let why = match idle {
+            Idle::Behind => TierRead::Behind,
+            Idle::NotJoined => TierRead::NotJoined,
+        };
+        self.reads.add(why);
+        if idle == Idle::NotJoined && !self.has_warned.swap(true, Ordering::Relaxed) {
+            trace::tier_without_cluster();
         }
+        why
     }
 }
 

@@ -140,6 +140,30 @@ mod tests {
         }
     }
 
+    /// What earlier versions have written is read for as long as its version is.
+    #[test]
+    fn the_index_of_the_golden_file_is_read_and_written() {
+        const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/index-1.bin");
+        let key = CacheKey::new("/golden");
+        let read = Index::parse(GOLDEN, &key).unwrap();
+        let names: Vec<Vec<_>> =
+            read.sets().iter().map(|names| names.iter().map(HeaderName::as_str).collect()).collect();
+        assert_eq!(names, [vec!["accept", "origin"], vec!["accept-language"]]);
+        assert_eq!(read.to_bytes(&key), GOLDEN);
+    }
+
+    #[test]
+    fn an_index_of_another_version_is_skipped() {
+        let (key, index) = (CacheKey::new("/a"), index());
+        let written = index.to_bytes(&key);
+        for version in [0, 2, 0xff] {
+            let mut other = written[..written.len() - CHECKSUM_BYTES].to_vec();
+            other[MAGIC.len() - 1] = version;
+            other.extend_from_slice(&xxh3_64(&other).to_le_bytes());
+            assert_eq!(Index::parse(&other, &key), None, "{version}");
+        }
+    }
+
     #[test]
     fn the_sets_that_were_seen_last_are_kept() {
         let mut index = Index::default();

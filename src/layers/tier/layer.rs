@@ -33,7 +33,7 @@ use crate::{
     },
     key::CacheKey,
     layers::service::{BoxFuture, EagerOneshot, HttpService},
-    observe::TierRead,
+    observe::{TierRead, TierWait},
     origin::OriginHealth,
     store::{Store, WriteBehind},
 };
@@ -248,7 +248,9 @@ impl<St: Store> Reader<St> {
     fn way(&self, head: &mut Parts) -> Way {
         let Some(asked) = exchange::CacheRequest::of(head, &CredentialNames::DEFAULT) else { return Way::On };
         if let Err(idle) = self.tier().journal() {
-            self.tier().note_idle(idle);
+            drop(asked);
+            let why = self.tier().note_idle(idle);
+            exchange::CacheRequest::note_idle_tier(&mut head.extensions, why);
             return Way::On;
         }
         // Only the origin will do for a request that must be validated end to end. What `Lookup` can judge of the
@@ -283,12 +285,13 @@ impl<St: Store> Reader<St> {
         let fields = asked.fields(&head.headers);
         let (clock, usable) = self.look_once(&asked, &fields).await;
         let is_turn_needed = self.tier().settings.fetches_once && needs_turn(clock, &usable, &asked);
-        let (clock, usable, lease) = match is_turn_needed {
-            true => self.wait_for_turn(&asked, &fields, (clock, usable)).await,
-            false => (clock, usable, None),
+        let looked = Looked { clock, usable, lease: None, has_waited: false };
+        let Looked { clock, usable, lease, has_waited } = match is_turn_needed {
+            true => self.wait_for_turn(&asked, &fields, looked).await,
+            false => looked,
         };
         let may_be_there = !matches!(usable, Usable::Nothing(TierRead::Miss));
-        let asked = self.with(asked, usable);
+        let asked = self.with(asked, usable, has_waited);
         match clock {
             // Of a response whose time on the clock of the remote is not known others could not tell the age.
             None => {
@@ -307,8 +310,8 @@ impl<St: Store> Reader<St> {
         &self,
         asked: &exchange::CacheRequest,
         fields: &RequestFields<'_>,
-        (mut clock, mut usable): (Option<Clock>, Usable),
-    ) -> (Option<Clock>, Usable, Option<lease::Lease>) {
+        mut looked: Looked,
+    ) -> Looked {
         let key = self.lease_key(asked.key(), fields);
         let deadline = Instant::now() + self.patience(asked);
         let mut pauses = lease::Pauses::new();
@@ -318,23 +321,24 @@ impl<St: Store> Reader<St> {
                 Err(_) | Ok(lease::Turn::Own(None)) => break,
                 Ok(lease::Turn::Own(lease)) => lease,
                 Ok(lease::Turn::Other) => {
+                    looked.has_waited = true;
                     sleep_until(deadline.min(Instant::now() + pauses.next(fastrand::f64()))).await;
                     None
                 }
             };
             // With a lease as well: another node may have given it back between the two calls.
             match timeout_at(deadline, self.look_once(asked, fields)).await {
-                Ok(looked) => (clock, usable) = looked,
-                Err(_) => return (clock, usable, lease),
+                Ok(again) => (looked.clock, looked.usable) = again,
+                Err(_) => return Looked { lease, ..looked },
             }
-            if !needs_turn(clock, &usable, asked) {
+            if !needs_turn(looked.clock, &looked.usable, asked) {
                 break;
             }
             if lease.is_some() {
-                return (clock, usable, lease);
+                return Looked { lease, ..looked };
             }
         }
-        (clock, usable, None)
+        looked
     }
 
     async fn look_once(
@@ -367,7 +371,12 @@ impl<St: Store> Reader<St> {
     }
 
     /// The request with what the tier has for it.
-    fn with(&self, asked: exchange::CacheRequest, usable: Usable) -> exchange::CacheRequest {
+    fn with(
+        &self,
+        asked: exchange::CacheRequest,
+        usable: Usable,
+        has_waited: bool,
+    ) -> exchange::CacheRequest {
         let (asked, outcome) = match usable {
             Usable::Stored(response) if response.is_fresh(Instant::now()) => {
                 (asked.with_found(response), TierRead::Fresh)
@@ -384,8 +393,22 @@ impl<St: Store> Reader<St> {
             Usable::Nothing(why) => (asked, why),
         };
         self.tier().reads.add(outcome);
-        asked
+        if has_waited {
+            let is_found = matches!(outcome, TierRead::Fresh | TierRead::Stale);
+            self.tier().waits.add(if is_found { TierWait::Found } else { TierWait::Fetched });
+        }
+        asked.by_second_tier(outcome, has_waited)
     }
+}
+
+/// What came of looking into the tier for a request.
+struct Looked {
+    clock: Option<Clock>,
+    usable: Usable,
+    /// The turn of this node, if it has one.
+    lease: Option<lease::Lease>,
+    /// Whether another node had its turn before.
+    has_waited: bool,
 }
 
 /// Whether what is read of the body may still be stored.

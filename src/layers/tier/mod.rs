@@ -64,9 +64,9 @@
 //! | in the tier | what happens |
 //! |---|---|
 //! | a fresh response | it is stored here and answers. `Cache-Status` says `hit; detail=second-tier`, since nothing was forwarded (RFC 9211 §2.1) |
-//! | a stale one | it is stored here, the origin is asked to confirm it, and it answers if that fails, by its `stale-if-error` |
-//! | one of which it is not known what was purged since: the log does not reach back so far, or was lost | the origin is asked to confirm it, and nothing else |
-//! | nothing, something purged, another key or variant, anything broken | the origin is asked |
+//! | a stale one | it is stored here, the origin is asked to confirm it (`detail=second-tier-stale`), and it answers if that fails, by its `stale-if-error` |
+//! | one of which it is not known what was purged since: the log does not reach back so far, or was lost | the origin is asked to confirm it (`detail=second-tier-unproven`), and nothing else |
+//! | nothing, something purged, another key or variant, anything broken | the origin is asked. [`TierRead`](crate::TierRead) has a name for each |
 //! | no answer: the remote is slow, late, full or gone | the origin is asked. A remote that has no bound of its own is left after a second |
 //!
 //! * Credentials count as they do for what is stored here: a response that is not for requests with such ones is not there
@@ -80,6 +80,7 @@
 //!   compared. What errs by a round trip errs towards older. A response that is dated more than a second ahead of that
 //!   clock is one of which nothing is known.
 //! * **Hits** have nothing to do with the tier.
+//! * [`CacheStatus::second_tier`](crate::CacheStatus::second_tier) says of each response what was found.
 //!
 //! # What is written
 //!

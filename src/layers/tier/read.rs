@@ -151,11 +151,15 @@ impl<'a> Best<'a> {
     }
 }
 
-fn kind(why: store::EnvelopeError) -> TierRead {
+const fn kind(why: store::EnvelopeError) -> TierRead {
     match why {
-        store::EnvelopeError::Schema | store::EnvelopeError::Compressed => TierRead::OtherSchema,
+        store::EnvelopeError::Foreign => TierRead::Foreign,
+        store::EnvelopeError::Schema => TierRead::OtherSchema,
+        store::EnvelopeError::Length => TierRead::WrongLength,
+        store::EnvelopeError::Checksum => TierRead::WrongChecksum,
         store::EnvelopeError::TooLarge => TierRead::TooLarge,
-        _ => TierRead::Broken,
+        store::EnvelopeError::Invalid => TierRead::Invalid,
+        store::EnvelopeError::Compressed => TierRead::Compressed,
     }
 }
 
@@ -191,7 +195,7 @@ pub(super) fn judge<St: Store>(
     }
     // Before the first purge: all that are known count.
     let Ok(response) = snapshot.restore_as(begun.unwrap_or(0), &key, &loading, moment) else {
-        return Usable::Nothing(TierRead::Broken);
+        return Usable::Nothing(TierRead::Invalid);
     };
     if !store.sequence().admits(&response) {
         return Usable::Nothing(TierRead::Purged);
@@ -221,5 +225,17 @@ fn put<St: Store>(
         store::Applied::NotStored(NotStored::TooLarge) => Usable::Nothing(TierRead::TooLarge),
         store::Applied::NotStored(NotStored::PurgedMeanwhile) => Usable::Nothing(TierRead::Purged),
         _ => Usable::Nothing(TierRead::Unneeded),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_of_an_envelope_is_counted_under_its_own_name() {
+        for why in store::EnvelopeError::ALL {
+            assert_eq!(kind(why).as_str(), why.as_str());
+        }
     }
 }

@@ -83,6 +83,10 @@ struct Decided {
     target: Box<str>,
     outcome: &'static str,
     reason: Option<&'static str>,
+    /// What else the `Cache-Status` field says of why.
+    detail: Option<&'static str>,
+    /// What the second tier had.
+    second_tier: Option<&'static str>,
     stored: bool,
     not_stored: Option<&'static str>,
     status: Option<u16>,
@@ -157,12 +161,15 @@ fn why_failed(record: &Record) -> Option<&'static str> {
 impl Decided {
     fn of(decision: Decision, now: Instant) -> Self {
         let Decision { at, method, target, record, took } = decision;
+        let reason = record.outcome().reason().or(why_failed(&record));
         Self {
             ago_seconds: now.saturating_duration_since(at).as_secs_f64(),
             method: method.as_str().into(),
             target,
             outcome: record.outcome().as_str(),
-            reason: record.outcome().reason().or(why_failed(&record)),
+            reason,
+            detail: record.cache_status().detail().filter(|detail| Some(*detail) != reason),
+            second_tier: record.cache_status().second_tier().map(|had| had.as_str()),
             stored: record.is_stored(),
             not_stored: record.not_stored_reason().map(|why| why.as_str()),
             status: record.status().map(|status| status.as_u16()),

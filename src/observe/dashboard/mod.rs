@@ -5,8 +5,9 @@
 //!
 //! * hit ratio, calls of the origin and their latency, of the last five minutes in steps of two seconds;
 //! * fetches, callers that wait for them, the store, and each origin with its state;
-//! * the [nodes](crate::ClusterStatus) of a cluster, and what the [second tier](crate::TierStatus) does;
-//! * why the origin was asked, why responses were not stored, what was served stale, refused or failed;
+//! * the [nodes](crate::ClusterStatus) of a cluster and how far each is behind, what the [second tier](crate::TierStatus)
+//!   does, and the [snapshot file](crate::store::SnapshotFile);
+//! * why the origin was asked, why responses were not stored, what was served stale, refused, failed or could not be used;
 //! * the keys for which the origin has worked longest, and those that were fetched most often;
 //! * the last decisions with their reasons;
 //! * what would become of a request, and why, if the dashboard is told [how to find out](DashboardBuilder::explain);

@@ -103,6 +103,32 @@ pub enum EnvelopeError {
     Compressed,
 }
 
+impl EnvelopeError {
+    /// Returns its name, in kebab case. It does not change between versions.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Foreign => "foreign",
+            Self::Schema => "other-schema",
+            Self::Length => "wrong-length",
+            Self::Checksum => "wrong-checksum",
+            Self::TooLarge => "too-large",
+            Self::Invalid => "invalid",
+            Self::Compressed => "compressed",
+        }
+    }
+
+    #[cfg(any(feature = "metrics", all(test, feature = "redis")))]
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Foreign,
+        Self::Schema,
+        Self::Length,
+        Self::Checksum,
+        Self::TooLarge,
+        Self::Invalid,
+        Self::Compressed,
+    ];
+}
+
 impl Envelope {
     /// Returns an envelope with this snapshot.
     pub fn new(key: CacheKey, snapshot: Snapshot) -> Self {

@@ -19,6 +19,8 @@ use tokio::{runtime::Handle, time::Instant};
 
 pub(super) use self::sweeper::{Due, Version};
 use self::sweeper::{Expiry, PurgeSweep, Sweeper};
+#[cfg(feature = "snapshot")]
+use crate::store::{SnapshotFileStats, snapshot_file::FileOfStore};
 use crate::{
     build_error::BuildError,
     http::not_stored::NotStored,
@@ -272,6 +274,8 @@ impl MemoryStore {
                 evictions: AtomicU64::new(0),
                 expirations: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
+                #[cfg(feature = "snapshot")]
+                file: FileOfStore::default(),
                 capacity_bytes: settings.capacity_bytes,
                 max_response_bytes,
                 max_entry_bytes,
@@ -289,6 +293,12 @@ impl MemoryStore {
     #[cfg(feature = "snapshot")]
     pub(crate) fn peek(&self, key: &[u8]) -> Option<Arc<Entry>> {
         self.inner.table.peek(key)
+    }
+
+    /// What says how the file does that keeps what is stored here.
+    #[cfg(feature = "snapshot")]
+    pub(super) fn file(&self) -> &FileOfStore {
+        &self.inner.file
     }
 
     /// Returns the current gauges and counters.
@@ -348,6 +358,11 @@ impl Store for MemoryStore {
         Some(self.stats())
     }
 
+    #[cfg(feature = "snapshot")]
+    fn snapshot_file(&self) -> Option<SnapshotFileStats> {
+        self.inner.file.stats()
+    }
+
     /// The sweeper may not get its turn among many purges.
     fn purged(&self) {
         if self.inner.sequence.purges().is_crowded() {
@@ -386,6 +401,8 @@ pub(super) struct Inner {
     evictions: AtomicU64,
     expirations: AtomicU64,
     refused: AtomicU64,
+    #[cfg(feature = "snapshot")]
+    file: FileOfStore,
     capacity_bytes: u64,
     max_response_bytes: usize,
     /// All variants of a key have to fit into one part of the table.

@@ -25,6 +25,7 @@ use crate::{
 
 /// What came of loading a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(any(feature = "serde", feature = "dashboard"), derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LoadReport {
     /// Responses that are in the store now.
@@ -35,7 +36,11 @@ pub struct LoadReport {
     /// Responses that cannot be used here: they are too large for the store, or have a URL that cannot be
     /// read.
     pub skipped: u64,
-    /// When the file was written, as far as it could be read.
+    /// When the file was written, as far as it could be read. Serialised, in seconds since 1970.
+    #[cfg_attr(
+        any(feature = "serde", feature = "dashboard"),
+        serde(rename = "written_at_seconds", serialize_with = "since_1970")
+    )]
     pub written_at: Option<SystemTime>,
     /// Why the load ended.
     pub end: LoadEnd,
@@ -69,6 +74,50 @@ impl LoadReport {
     pub(super) fn aborted() -> Self {
         Self::new(LoadEnd::Aborted)
     }
+}
+
+impl LoadEnd {
+    /// Returns its name, in kebab case. It does not change between versions. Of a [bad](Self::Bad) file it is
+    /// [that of the error](EnvelopeError::as_str).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Missing => "missing",
+            Self::OtherNamespace => "other-namespace",
+            Self::Full => "full",
+            Self::Bad(error) => error.as_str(),
+            Self::Io(_) => "io",
+            Self::Aborted => "aborted",
+        }
+    }
+
+    /// All names.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        let io = Self::Io(io::ErrorKind::Other);
+        let others =
+            [Self::Complete, Self::Missing, Self::OtherNamespace, Self::Full, io, Self::Aborted].into_iter();
+        others.map(Self::as_str).chain(store::EnvelopeError::ALL.map(store::EnvelopeError::as_str))
+    }
+
+    /// Whether nothing is wrong with the file.
+    pub(super) const fn is_expected(self) -> bool {
+        matches!(self, Self::Complete | Self::Missing | Self::Full | Self::Aborted)
+    }
+}
+
+#[cfg(any(feature = "serde", feature = "dashboard"))]
+impl serde::Serialize for LoadEnd {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+#[cfg(any(feature = "serde", feature = "dashboard"))]
+#[allow(clippy::ref_option, reason = "as serde calls it")]
+fn since_1970<S: serde::Serializer>(at: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    let since = at.map(|at| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+    crate::reasons::maybe_seconds(&since, serializer)
 }
 
 impl From<store::EnvelopeError> for LoadEnd {

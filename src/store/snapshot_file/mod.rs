@@ -45,6 +45,7 @@
 mod format;
 mod load;
 mod lock;
+mod status;
 mod write;
 
 use std::{
@@ -57,14 +58,22 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::watch};
 
-use self::lock::FileLock;
+pub(in crate::store) use self::status::FileOfStore;
 pub use self::{
     load::{LoadEnd, LoadReport},
+    status::SnapshotFileStats,
     write::WriteReport,
+};
+use self::{
+    lock::FileLock,
+    status::{News, Writes},
 };
 #[cfg(doc)]
 use crate::store::StoredResponse;
-use crate::store::{MemoryStore, Store};
+use crate::{
+    store::{MemoryStore, Store},
+    trace,
+};
 
 /// A file with what stands in a [`MemoryStore`]; see the [module](crate::store::snapshot_file).
 ///
@@ -129,20 +138,6 @@ pub enum SnapshotFileError {
     Aborted,
 }
 
-/// What a [`SnapshotFile`] has done so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SnapshotFileStats {
-    /// Files that were written.
-    pub writes: u64,
-    /// Writes that failed.
-    pub failed_writes: u64,
-    /// The last file that was written.
-    pub last_write: Option<WriteReport>,
-    /// Why the last write failed, if no other one has succeeded since.
-    pub last_error: Option<String>,
-}
-
 struct Shared {
     store: MemoryStore,
     settings: Settings,
@@ -151,7 +146,7 @@ struct Shared {
     loaded: watch::Receiver<Option<LoadReport>>,
     /// Held while the file is written.
     writing: Arc<tokio::sync::Mutex<()>>,
-    stats: Mutex<SnapshotFileStats>,
+    writes: Mutex<Writes>,
 }
 
 /// A longer one cannot be written.
@@ -216,10 +211,17 @@ impl SnapshotFileBuilder {
             lock: Mutex::new(lock),
             loaded,
             writing: Arc::default(),
-            stats: Mutex::default(),
+            writes: Mutex::new(Writes::new()),
         });
+        let file = Arc::downgrade(&shared);
+        shared.store.file().set(move || file.upgrade().map(|shared| shared.stats()));
         let load = load::Load::new(&shared.store, &shared.settings, Arc::downgrade(&shared));
-        runtime.spawn_blocking(move || report.send_replace(Some(load.run())));
+        let path = shared.settings.path.clone();
+        runtime.spawn_blocking(move || {
+            let loaded = load.run();
+            trace::file_loaded(&path, loaded.end.as_str(), loaded.end.is_expected(), loaded.loaded);
+            report.send_replace(Some(loaded));
+        });
         if let Some(every) = shared.settings.every {
             runtime.spawn(write_every(every, Arc::downgrade(&shared)));
         }
@@ -287,9 +289,10 @@ impl SnapshotFile {
         report.unwrap_or_else(LoadReport::aborted)
     }
 
-    /// Returns what was written so far.
+    /// Returns what it has done so far. The [statistics](crate::StatsSnapshot::snapshot_file) of a cache with this store
+    /// say the same; of several files of one store, of the one that was opened last.
     pub fn stats(&self) -> SnapshotFileStats {
-        self.shared.stats.lock().clone()
+        self.shared.stats()
     }
 
     /// Returns where the file is.
@@ -301,18 +304,18 @@ impl SnapshotFile {
 impl Shared {
     fn write(&self) -> Result<WriteReport, SnapshotFileError> {
         let written = self.take_lock().and_then(|()| write::write(&self.store, &self.settings));
-        let mut stats = self.stats.lock();
-        match &written {
-            Ok(report) => {
-                stats.writes += 1;
-                (stats.last_write, stats.last_error) = (Some(*report), None);
-            }
-            Err(error) => {
-                stats.failed_writes += 1;
-                stats.last_error = Some(error.to_string());
-            }
+        let news = self.writes.lock().note(written.as_ref());
+        match (news, &written) {
+            (News::FailsNow, Err(error)) => trace::file_not_written(error),
+            (News::WorksAgain, _) => trace::file_written_again(&self.settings.path),
+            _ => {}
         }
         written
+    }
+
+    fn stats(&self) -> SnapshotFileStats {
+        let load = self.loaded.borrow().clone();
+        self.writes.lock().stats(load)
     }
 
     fn take_lock(&self) -> Result<(), SnapshotFileError> {

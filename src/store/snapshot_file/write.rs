@@ -18,6 +18,7 @@ use crate::{
 
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(any(feature = "serde", feature = "dashboard"), derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct WriteReport {
     /// Responses that are in the file.
