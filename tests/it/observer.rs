@@ -596,7 +596,7 @@ fn lost_by(why: Lost, lose: fn(&Purge)) -> LostCase {
         let reply = cache.call(request("GET", "/", &[])).await.unwrap();
         let record = *cache.watch.records.lock().unwrap().last().unwrap();
         assert_eq!(reply.cache_status, Some(record.cache_status()));
-        assert_eq!(reply.cache(), format!("fwd=stale; stored; detail={why}"));
+        assert_eq!(reply.cache(), format!("fwd=stale; detail={why}"));
         #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
         cache.places.look().await.expect_lost(&seen, why);
         let counts = cache.stats.snapshot().since(&before);

@@ -274,7 +274,7 @@ async fn after_the_log_was_lost_what_is_in_the_tier_is_only_a_source_of_validato
     let reply = there.get("/").await;
     assert_eq!((&*reply.body, origin.calls()), (&b"0"[..], 2));
     assert_eq!(there.count(TierRead::Unproven), 1);
-    assert_eq!(reply.cache(), "fwd=uri-miss; fwd-status=304; stored");
+    assert_eq!(reply.cache(), "fwd=uri-miss; fwd-status=304; stored; detail=second-tier-unproven");
     // Nor does it cover a failure.
     let site = Site::default();
     site.node().fill("/").await;

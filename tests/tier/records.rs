@@ -48,7 +48,7 @@ async fn a_record_says_what_the_tier_had_and_the_field_why_the_origin_was_asked(
     // Nothing, and then a fresh response.
     let (node, watch) = site.watched(&confirming(), false);
     let status = told(&node, &watch).await;
-    assert_eq!((status.second_tier(), &*status.to_string()), (Some(TierRead::Miss), "fwd=uri-miss; stored"));
+    assert_eq!((status.second_tier(), &*status.to_string()), (Some(TierRead::Miss), "fwd=uri-miss"));
     node.written().await;
     let (node, watch) = site.watched(&confirming(), false);
     let status = told(&node, &watch).await;
@@ -103,7 +103,7 @@ async fn a_record_says_that_another_node_had_its_turn() {
     let call = tokio::spawn(async move { get(&service, "/stuck").await });
     settle().await;
     let status = told_of(&second, &theirs, "/stuck").await;
-    assert_eq!(&*status.to_string(), "fwd=uri-miss; stored; detail=other-node");
+    assert_eq!(&*status.to_string(), "fwd=uri-miss; detail=other-node");
     assert!(status.has_waited_for_node() && !status.is_from_second_tier());
     assert_eq!(waits(&second).get(TierWait::Fetched), 1);
     call.abort();
