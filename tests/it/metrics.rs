@@ -14,7 +14,7 @@ use metrics_exporter_statsd::StatsdBuilder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tower::Layer;
 use tower_readthrough::{
-    CacheKey, Forward, KeyRule, KeyRules, MemoryStore, NotStored, OriginHealth, OriginState, PurgeKind,
+    CacheKey, Forward, KeyRule, KeyRules, Lost, MemoryStore, NotStored, OriginHealth, OriginState, PurgeKind,
     ReadThroughBuilder, ReadThroughLayer, Refused, Sequence, Stale, Stats, Store, Unkeyed,
     metrics::MetricsExporter,
     store::{Applied, Change, Entry, StoreStats},
@@ -140,6 +140,7 @@ async fn no_label_has_a_value_of_which_there_may_be_many() {
     let reasons = reasons.chain(Forward::ALL.iter().map(|why| why.as_str()));
     let reasons = reasons.chain(Unkeyed::ALL.iter().map(|why| why.as_str()));
     let reasons = reasons.chain(Refused::ALL.iter().map(|why| why.as_str()));
+    let reasons = reasons.chain(Lost::ALL.iter().map(|why| why.as_str()));
     let reasons: BTreeSet<_> =
         reasons.chain(NotStored::ALL.iter().map(|why| why.as_str())).chain(["none"]).collect();
     let outcomes = ["hit", "stale", "forwarded", "unkeyed", "refused", "failed", "other-method"];

@@ -279,8 +279,10 @@ impl Shared {
 
     /// What is known of the purges of other nodes, if that is all of them.
     pub(super) fn journal(&self) -> Result<&Arc<dyn Journal>, Idle> {
-        let journal = self.sequence().and_then(|sequence| sequence.journal()).ok_or(Idle::NotJoined)?;
-        if journal.is_caught_up() { Ok(journal) } else { Err(Idle::Behind) }
+        let sequence = self.sequence().ok_or(Idle::NotJoined)?;
+        let journal = sequence.journal().ok_or(Idle::NotJoined)?;
+        // It may have been silent for too long before its connection counts as lost.
+        if journal.is_caught_up() && !sequence.is_cut_off() { Ok(journal) } else { Err(Idle::Behind) }
     }
 
     /// Counts a fetch that the tier cannot be asked for, and returns under which name.
