@@ -84,14 +84,14 @@
 //! | `uri-miss` | before the fetch | Nothing was stored under the key: the first request, or the response was pushed out ([`StoreStats::evictions`](crate::StoreStats)), or it is never stored, which its own reason says. |
 //! | `vary-miss` | before the fetch | Only other variants were stored. If there are too many, choose among fewer values ([`accept_language`](crate::KeyRulesBuilder::accept_language), [`Guard`](crate::Guard)). |
 //! | `miss` | before the fetch | Nothing usable, for no more specific reason. |
-//! | `stale` | before the fetch | The lifetime was over, or it could not be used before that (then `detail` says why: see `Lost`). Give it a longer one, or [`stale_while_revalidate_for`](crate::Rules::stale_while_revalidate_for). |
+//! | `stale` | before the fetch | The lifetime was over, or something else has made it stale or removed it (then `detail` says what: see `Lost`). Give it a longer one, or [`stale_while_revalidate_for`](crate::Rules::stale_while_revalidate_for). |
 //! | `partial` | before the fetch | Only a part was stored. |
 //! | `bypass` | before the fetch | The last response was for one client, so no other client waits for the next ([`hit_for_miss_for`](crate::Rules::hit_for_miss_for)). That response said why. |
 //! | `request` | before the fetch | The request has directives or credentials for which the stored response may not be used. |
 //!
-//! # `Lost`: what is stored could not be used, although its lifetime is not over
+//! # `Lost`: what made a stored response stale, or removed it, other than the end of its lifetime
 //!
-//! These come with `fwd=stale`.
+//! These come with `fwd=stale`, and beside the reasons why a stale response was served.
 //!
 //! | reason | known | what to do |
 //! |---|---|---|

@@ -75,12 +75,13 @@ pub(crate) fn served_instead<B>(
     let Some(failure) = failure else { return why.rescued(Stale::IfError) };
     let said = CacheStatus::of(failure);
     let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
+    let why = said.map_or(why, |said| why.knowing(said));
     let refused = failure.extensions().get::<Refused>();
     if let Some(held_back) = refused.and_then(|refused| refused.held_back()) {
-        return CacheStatus::stale(held_back);
+        return why.served_stale(held_back);
     }
     match refused {
-        Some(refused) if refused.is_before_origin() => CacheStatus::stale(Stale::IfError),
+        Some(refused) if refused.is_before_origin() => why.served_stale(Stale::IfError),
         Some(Refused::WaitTimeout) => why.rescued(Stale::OriginSlow),
         // A response of a layer here says nothing of the origin's status.
         Some(_) => why.rescued(Stale::IfError),

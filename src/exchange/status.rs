@@ -103,7 +103,8 @@ reasons! {
         VaryMiss => "vary-miss", BeforeFetch;
         /// Nothing that can be used, for no more specific reason.
         Miss => "miss", BeforeFetch;
-        /// What is stored is stale: its lifetime has ended, or it was purged or invalidated.
+        /// What is stored is stale: its lifetime has ended, or something else has made it stale or removed
+        /// it ([`CacheStatus::lost_reason`]).
         Stale => "stale", BeforeFetch;
         /// A part is stored, but not all of what the request asks for.
         Partial => "partial", BeforeFetch;
@@ -116,9 +117,11 @@ reasons! {
 }
 
 reasons! {
-    /// What made a stored response unusable before the end of its lifetime.
+    /// What made a stored response stale, or removed it, other than the end of its lifetime.
+    ///
+    /// If several have: a hard purge or an invalidation is said first, then `CutOff`, `Unproven`, and a soft purge.
     pub enum Lost {
-        /// It was [purged](crate::Purge), hard or soft.
+        /// It was [purged](crate::Purge): hard, whether its lifetime was over or not, or soft before the end of that.
         Purged => "purged", BeforeFetch;
         /// An unsafe request has changed what it is about (RFC 9111 §4.4).
         Invalidated => "invalidated", BeforeFetch;
@@ -255,7 +258,7 @@ static UNKEYED: [(Unkeyed, HeaderValue); Unkeyed::ALL.len()] = [
 impl CacheStatus {
     /// How this response came about. `None`: no layer here had anything to do with it.
     ///
-    /// It is in the extensions of the response, except for a hit and for what is stored that say it
+    /// It is in the extensions of the response, except for a hit and for what is stored that say all of it
     /// in `Cache-Status`: an extension would cost a hit more than everything else that it hands out.
     pub fn of<B>(response: &Response<B>) -> Option<Self> {
         response.extensions().get().copied().or_else(|| Self::shown(response.headers()))
@@ -281,9 +284,11 @@ impl CacheStatus {
     pub(crate) fn mark<B>(self, response: &mut Response<B>) {
         let before = Self::of(response);
         let status = match before {
-            Some(refused) if refused.is_refused_at_once() => {
-                Self { is_collapsed: self.is_collapsed, ..refused }
-            }
+            Some(refused) if refused.is_refused_at_once() => Self {
+                is_collapsed: self.is_collapsed,
+                refused: refused.refused,
+                ..self.unsent().knowing(refused)
+            },
             Some(Self { refused: Some(why), .. }) if self.refused.is_none() => self.refused(why),
             _ => self,
         };
@@ -307,11 +312,15 @@ impl CacheStatus {
 
     /// As [`mark`](Self::mark), of a response out of the store, which says that it is a hit.
     pub(crate) fn serve<B>(self, mut response: Response<B>) -> Response<B> {
-        if self.stale.is_some() || !self.is_hit() || self.is_from_second_tier() {
-            self.replace_last(response.headers_mut());
+        if self == Self::hit() {
+            return response;
         }
-        if !self.is_hit() || self.is_from_second_tier() {
-            response.extensions_mut().insert(self);
+        self.replace_last(response.headers_mut());
+        let is_shown = self.stale.is_some_and(|why| self == Self::stale(why));
+        match response.extensions_mut().get_mut() {
+            Some(before) => *before = self,
+            None if is_shown => {}
+            None => _ = response.extensions_mut().insert(self),
         }
         response
     }
@@ -430,8 +439,7 @@ impl CacheStatus {
             self.forward_status.map(|status| ("fwd-status", Value::Status(status))),
             (self.storing == Storing::Yes).then_some(("stored", Value::True)),
             // Of what was not forwarded nothing was collapsed (RFC 9211 §2.6).
-            (self.is_collapsed && !self.is_refused_at_once() && !self.is_from_second_tier())
-                .then_some(("collapsed", Value::True)),
+            (self.is_collapsed && self.forward.is_some()).then_some(("collapsed", Value::True)),
             self.detail().map(|why| ("detail", Value::Token(why))),
         ]
         .into_iter()
@@ -456,7 +464,22 @@ impl CacheStatus {
 
     /// Of a fresh response that was in the second tier, where this is why it was asked.
     pub(crate) const fn hit_in_second_tier(self) -> Self {
-        Self { second_tier: Some(TierRead::Fresh), has_waited: self.has_waited, ..Self::hit() }
+        Self { second_tier: Some(TierRead::Fresh), ..self.unsent() }
+    }
+
+    /// Without the origin, of which this is only what was found out on the way there.
+    const fn unsent(self) -> Self {
+        let Self { lost, second_tier, has_waited, .. } = self;
+        Self { lost, second_tier, has_waited, ..Self::hit() }
+    }
+
+    /// With what a layer below says of the fetch itself.
+    pub(super) fn knowing(self, below: Self) -> Self {
+        Self {
+            second_tier: below.second_tier.or(self.second_tier),
+            has_waited: self.has_waited || below.has_waited,
+            ..self
+        }
     }
 
     /// With what the second tier had, and whether another node had its turn to ask the origin before.
@@ -480,7 +503,7 @@ impl CacheStatus {
 
     /// Of a request on its way to the origin that is refused.
     pub(crate) const fn refused(self, why: Refused) -> Self {
-        let before = if why.is_before_origin() { Self::hit() } else { self };
+        let before = if why.is_before_origin() { self.unsent() } else { self };
         Self { refused: Some(why), ..before }
     }
 
@@ -492,6 +515,11 @@ impl CacheStatus {
     /// Of a request that selects nothing but what was lost.
     pub(crate) const fn lost(why: Lost) -> Self {
         Self { lost: Some(why), ..Self::forwarded(Forward::Stale) }
+    }
+
+    /// Of a stale response that is served without asking the origin, where this is why it would be asked.
+    pub(crate) const fn served_stale(self, why: Stale) -> Self {
+        Self { stale: Some(why), ..self.unsent() }
     }
 
     /// Of a stale response that is served because this fetch failed, or takes too long.
@@ -561,9 +589,9 @@ impl CacheStatus {
     ///
     /// Why a stale response was served, else why the cache itself responded with an error, else why the
     /// request has no key, else why the response of the origin was for this client
-    /// alone, else what made a stored response [unusable before its time](Self::lost_reason), else what a second tier
-    /// had: `second-tier` if the response [came from there](Self::is_from_second_tier), `second-tier-stale` or
-    /// `second-tier-unproven` if the origin was asked to confirm what is there. Else `other-node` if the request
+    /// alone, else `second-tier` if the response [came from there](Self::is_from_second_tier), else what made a stored
+    /// response [stale or removed it](Self::lost_reason), else `second-tier-stale` or `second-tier-unproven` if the origin was
+    /// asked to confirm what a second tier has. Else `other-node` if the request
     /// [waited for the fetch of another node](Self::has_waited_for_node) in vain.
     pub const fn detail(&self) -> Option<&'static str> {
         match self {
@@ -571,8 +599,8 @@ impl CacheStatus {
             Self { refused: Some(why), .. } => Some(why.as_str()),
             Self { unkeyed: Some(why), .. } => Some(why.as_str()),
             Self { unshareable: Some(why), .. } if !why.is_seen_otherwise() => Some(why.as_str()),
-            Self { lost: Some(why), .. } => Some(why.as_str()),
             Self { second_tier: Some(TierRead::Fresh), forward: None, .. } => Some("second-tier"),
+            Self { lost: Some(why), .. } => Some(why.as_str()),
             Self { second_tier: Some(TierRead::Stale), .. } => Some("second-tier-stale"),
             Self { second_tier: Some(TierRead::Unproven), .. } => Some("second-tier-unproven"),
             Self { has_waited: true, .. } => Some("other-node"),
@@ -612,8 +640,9 @@ impl CacheStatus {
         self.is_hit() && self.stale.is_none() && matches!(self.second_tier, Some(TierRead::Fresh))
     }
 
-    /// What a second tier had for the fetch that brought the response, or why it was not asked. `None`: there was no
-    /// fetch, there is no second tier, or only the origin would do.
+    /// What a second tier had for the fetch of this request, or why it was not asked. `None`: there was no fetch,
+    /// there is no second tier, or only the origin would do. Also if the fetch brought no response of which the
+    /// layers could say more: the service returned an error, or the wait for another request's fetch was over.
     pub const fn second_tier(&self) -> Option<TierRead> {
         self.second_tier
     }
@@ -624,8 +653,8 @@ impl CacheStatus {
         self.has_waited
     }
 
-    /// What made the stored response unusable before the end of its lifetime for which the origin was asked.
-    /// `None`: there was none, or its lifetime is over.
+    /// What made the stored response stale, or removed it, other than the end of its lifetime. `None`: there was
+    /// none, it was fresh, or its lifetime is over and it was not purged hard.
     pub const fn lost_reason(&self) -> Option<Lost> {
         self.lost
     }

@@ -17,7 +17,7 @@ use crate::{
     body::Body,
     exchange::{
         Observers, Record,
-        status::{CacheStatus, Forward},
+        status::{CacheStatus, Forward, Lost},
     },
     key::Unkeyed,
     layers::invalidation::pass_on,
@@ -125,7 +125,22 @@ enum Finish {
     StripTags(TagFields),
     SayWhy(Unkeyed),
     /// Counts what became of a request that was sent on for this reason, and whether it is over such a layer.
-    Count(Stats, Forward, bool),
+    Count(Stats, Why, bool),
+}
+
+/// Why a request was sent on. Smaller than the status that says so, which says more of a response.
+#[derive(Clone, Copy)]
+struct Why(Forward, Option<Lost>);
+
+impl Why {
+    fn of(status: CacheStatus) -> Option<Self> {
+        status.forward_reason().map(|why| Self(why, status.lost_reason()))
+    }
+
+    fn status(self) -> CacheStatus {
+        let Self(why, lost) = self;
+        lost.map_or(CacheStatus::forwarded(why), CacheStatus::lost)
+    }
 }
 
 impl Finish {
@@ -134,7 +149,7 @@ impl Finish {
             Ok(response) => self.apply(response),
             Err(_) => {
                 if let Self::Count(stats, why, _) = self {
-                    stats.count(&Record::failed(CacheStatus::forwarded(*why)));
+                    stats.count(&Record::failed(why.status()));
                 }
             }
         }
@@ -153,7 +168,7 @@ impl Finish {
                 if !is_settled {
                     pass_on(response, None, None);
                 }
-                stats.count(&Record::to_count(response, CacheStatus::forwarded(*why)));
+                stats.count(&Record::to_count(response, why.status()));
             }
         }
     }
@@ -195,7 +210,7 @@ where
         observers: &Observers,
         why: CacheStatus,
     ) -> Self {
-        match (observers.stats(), why.forward_reason()) {
+        match (observers.stats(), Why::of(why)) {
             (Some(stats), Some(why)) => {
                 let finish = Finish::Count(stats.clone(), why, is_over_own_layer);
                 Self { kind: Kind::Pass { below, finish } }

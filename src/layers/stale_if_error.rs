@@ -287,7 +287,7 @@ impl Fallback {
     /// The response without asking the origin.
     fn at_once<B>(&self, why: status::Stale) -> Response<Body<B>> {
         let stored = self.stored.to_hit(self.head_only, Instant::now(), |body| body);
-        CacheStatus::stale(why).serve(stored)
+        self.why.served_stale(why).serve(stored)
     }
 
     /// The response instead of this one, if there was one.
@@ -423,7 +423,7 @@ where
                 let undecided = match asked {
                     Some((_, Err(why))) => {
                         let served = ResponseFuture::ready(fallback.at_once(why));
-                        return served.observed(&observers, CacheStatus::stale(why));
+                        return served.observed(&observers, fallback.why.served_stale(why));
                     }
                     Some((health, Ok(pass))) => Some((health, pass)),
                     None => None,

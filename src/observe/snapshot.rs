@@ -274,8 +274,8 @@ pub struct StatsSnapshot {
     pub failed: u64,
     /// Requests of methods that never have a key, such as POST. They are counted when they are passed on.
     pub other_methods: u64,
-    /// Requests, of those above, for which what is stored could not be used before the end of its lifetime, by what
-    /// made it so.
+    /// Requests, of those above, whose stored response was stale or gone for another reason than the end of its
+    /// lifetime, by that reason.
     pub lost: Counts<Lost>,
     /// Requests, of those above, that shared the fetch of another one.
     pub collapsed: u64,

@@ -81,9 +81,9 @@ names! {
 names! {
     /// What came of a fetch that waited for that of another node, where nodes [take turns](crate::tier#turns).
     pub enum TierWait {
-        /// The other node has brought the response.
+        /// The other node has brought a fresh response.
         Found => "found",
-        /// It has not, or it took too long: this node asked the origin as well.
+        /// It has not, or it took too long: this node asked the origin as well, unless one was stored here meanwhile.
         Fetched => "fetched",
     }
 }

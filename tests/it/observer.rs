@@ -26,8 +26,8 @@ use tower_readthrough::{
 };
 
 use crate::support::{
-    Body, Failure, Reply, ScriptedOrigin, ScriptedResponse, collect, error, hangs, ms, ok, panics, request,
-    response, secs, settle, small_store, status,
+    Body, Failure, Reply, ScriptedOrigin, ScriptedResponse, collect, error, get, hangs, ms, ok, panics,
+    request, response, secs, settle, small_store, status,
 };
 
 type Boxed = BoxCloneService<Request<Body>, Reply, Failure>;
@@ -644,6 +644,48 @@ async fn every_reason_why_a_stored_response_cannot_be_used_is_told_at_each_place
     let is_here = |why: &&Lost| cfg!(feature = "redis") || **why != Lost::CutOff;
     let missing: Vec<_> = Lost::ALL.iter().filter(is_here).filter(|why| !seen.contains(why)).collect();
     assert_eq!(missing, Vec::<&Lost>::new());
+}
+
+/// Also of what is served all the same, and where the origin gave no response, with an observer or without.
+#[tokio::test(start_paused = true)]
+async fn what_made_a_response_stale_is_counted_whatever_was_served_instead() {
+    type Origin = fn() -> ScriptedOrigin;
+    let lost_after = async |rules: Rules, origin: Origin, lose: fn(&Purge)| {
+        let plain = ReadThroughLayer::builder(small_store()).rules(rules.clone()).build().unwrap();
+        let seen = ReadThroughLayer::builder(small_store()).rules(rules).observer(()).build().unwrap();
+        let mut outcomes = Vec::new();
+        for layer in [plain, seen] {
+            let service = layer.layer(origin());
+            get(&service, "/").await;
+            lose(&layer.purge());
+            let reply = boxed(service).oneshot(request("GET", "/", &[])).await;
+            let status = reply.ok().and_then(|reply| reply.cache_status);
+            let counts = layer.stats().snapshot().lost;
+            assert_eq!(counts.total(), 1, "{status:?}");
+            outcomes.push((status.map(|status| status.to_string()), counts));
+        }
+        assert_eq!(outcomes[0], outcomes[1]);
+        let (status, counts) = outcomes.remove(0);
+        (status, Lost::ALL.iter().copied().find(|why| counts.get(*why) == 1))
+    };
+    let soft: fn(&Purge) = |purge| _ = purge.soft().everything();
+    let hard: fn(&Purge) = |purge| _ = purge.everything();
+    let unproven: fn(&Purge) = |purge| _ = purge.unproven().everything();
+    let good: Origin = || ScriptedOrigin::always(|| ok("x").max_age(60));
+    let once: Origin =
+        || ScriptedOrigin::new(|call, _| if call == 1 { ok("x").max_age(60) } else { error() });
+    let (plain, no_stale) = (Rules::new(), Rules::new().stale_if_error_for(ms(0)));
+    let revalidating = plain.clone().stale_while_revalidate_for(secs(60));
+    let told = |status: &str, why| (Some(status.to_owned()), Some(why));
+    assert_eq!(
+        lost_after(revalidating, good, soft).await,
+        told("hit; detail=stale-while-revalidate", Lost::Purged)
+    );
+    assert_eq!(
+        lost_after(plain, once, unproven).await,
+        told("fwd=stale; detail=stale-if-error", Lost::Unproven)
+    );
+    assert_eq!(lost_after(no_stale, once, hard).await, (None, Some(Lost::Purged)));
 }
 
 /// A response that is for one client alone, and the request for it.

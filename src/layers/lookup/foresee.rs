@@ -49,25 +49,27 @@ impl<St: Store, K: KeyExtractor> select::Reader<St, K> {
             let asked = is_ahead.then(|| self.asked_ahead(reading, fresh, question));
             return Foreseen { came_about: CacheStatus::hit(), stored, asked };
         }
-        let served = |stored, why, asked: Option<_>| Foreseen {
-            came_about: CacheStatus::stale(why),
+        let refreshing = |asked| Some(asked).filter(|_| refreshes(question.head, wishes));
+        let served = |stored, why: Stale, asked: CacheRequest, is_refreshed| Foreseen {
+            came_about: asked.why().served_stale(why),
             stored: Some(stored),
-            asked: asked.filter(|_| refreshes(question.head, wishes)),
+            asked: if is_refreshed { refreshing(asked) } else { None },
         };
         match self.find(reading, stored, question, wishes) {
-            select::Found::Stale(_) => {
-                Foreseen { came_about: CacheStatus::stale(Stale::AsRequested), stored, asked: None }
+            select::Found::Stale(stale) => {
+                let why = select::selected(stale, self.store.sequence(), now);
+                Foreseen { came_about: why.served_stale(Stale::AsRequested), stored, asked: None }
             }
             select::Found::Part(_) => Foreseen { came_about: CacheStatus::hit(), stored: None, asked: None },
             select::Found::Refreshable(stale, asked) => match held_back(question, stale) {
-                Some(why) => served(stale, why, None),
+                Some(why) => served(stale, why, asked, false),
                 None if LastFetch::of(stale, now) == LastFetch::Succeeded => {
-                    served(stale, Stale::WhileRevalidating, Some(asked))
+                    served(stale, Stale::WhileRevalidating, asked, true)
                 }
-                None => served(stale, Stale::OriginFailed, Some(asked)),
+                None => served(stale, Stale::OriginFailed, asked, true),
             },
             select::Found::Fallback(stale, asked) => match held_back(question, stale) {
-                Some(why) => served(stale, why, None),
+                Some(why) => served(stale, why, asked, false),
                 None => forwarded(Some(stale), question, asked, wishes),
             },
             select::Found::Nothing(asked) => forwarded(None, question, asked, wishes),

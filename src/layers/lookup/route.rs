@@ -339,7 +339,8 @@ where
         }
         let asked = match self.find(reading, stored, question, wishes.as_ref()) {
             select::Found::Stale(stored) => {
-                return Ok(answer::from_store(stored, question, CacheStatus::stale(Stale::AsRequested)));
+                let why = select::selected(stored, self.store.sequence(), question.now);
+                return Ok(answer::from_store(stored, question, why.served_stale(Stale::AsRequested)));
             }
             select::Found::Part(part) => return Ok(answer::from_part(part, question, CacheStatus::hit())),
             select::Found::Refreshable(stored, asked) | select::Found::Fallback(stored, asked)
@@ -371,7 +372,8 @@ where
         asked: exchange::CacheRequest,
         wishes: Option<RequestDirectives>,
     ) -> Result<Response<Body<B>>, Open<B>> {
-        let serve = |why| answer::from_store(stored, question, CacheStatus::stale(why));
+        let looked = asked.why();
+        let serve = |why| answer::from_store(stored, question, looked.served_stale(why));
         match way {
             Way::Serve(why) => Ok(serve(why)),
             Way::Refresh(refresher, pass, why) => {

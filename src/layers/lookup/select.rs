@@ -384,7 +384,11 @@ fn known_selection(entry: &store::Entry, head: &Parts) -> Option<Selection> {
 }
 
 /// Returns why a request is sent on that selects this response, which is not fresh.
-fn selected(stored: &store::StoredResponse, sequence: &sequence::Sequence, now: Instant) -> CacheStatus {
+pub(super) fn selected(
+    stored: &store::StoredResponse,
+    sequence: &sequence::Sequence,
+    now: Instant,
+) -> CacheStatus {
     match stored.is_stale_by_purge(now) {
         true if !stored.is_unproven() => CacheStatus::lost(Lost::Purged),
         true if sequence.is_cut_off() => CacheStatus::lost(Lost::CutOff),

@@ -247,18 +247,20 @@ impl<St: Store> Reader<St> {
     /// Whether the tier is asked first. If not, what is stored of the response may be written to it all the same.
     fn way(&self, head: &mut Parts) -> Way {
         let Some(asked) = exchange::CacheRequest::of(head, &CredentialNames::DEFAULT) else { return Way::On };
-        if let Err(idle) = self.tier().journal() {
-            drop(asked);
-            let why = self.tier().note_idle(idle);
-            exchange::CacheRequest::note_idle_tier(&mut head.extensions, why);
-            return Way::On;
-        }
         // Only the origin will do for a request that must be validated end to end. What `Lookup` can judge of the
         // conditions of a client it has taken out.
         let is_for_origin =
             asked.purpose() == Purpose::Forced || asked.is_hit_for_miss() || !asked.facts().is_for_all();
-        if !is_for_origin {
-            return Way::Look;
+        match self.tier().journal() {
+            Ok(_) if !is_for_origin => return Way::Look,
+            Err(_) if is_for_origin => return Way::On,
+            Err(idle) => {
+                drop(asked);
+                let why = self.tier().note_idle(idle);
+                exchange::CacheRequest::note_idle_tier(&mut head.extensions, why);
+                return Way::On;
+            }
+            Ok(_) => {}
         }
         // What the marker stands for has removed what was there.
         let may_be_there = !asked.is_hit_for_miss();
@@ -394,7 +396,7 @@ impl<St: Store> Reader<St> {
         };
         self.tier().reads.add(outcome);
         if has_waited {
-            let is_found = matches!(outcome, TierRead::Fresh | TierRead::Stale);
+            let is_found = outcome == TierRead::Fresh;
             self.tier().waits.add(if is_found { TierWait::Found } else { TierWait::Fetched });
         }
         asked.by_second_tier(outcome, has_waited)
