@@ -28,10 +28,16 @@ fn cache() -> ReadThroughLayer<MemoryStore> {
     ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).build().expect("a cache")
 }
 
+fn dashboard(cache: &ReadThroughLayer<MemoryStore>) -> Dashboard {
+    Dashboard::builder(cache.stats(), Basic::new("ops", PASSWORD)).build().expect("a dashboard")
+}
+
 /// Opens the dashboard of a cache.
 async fn open(browser: &Browser, cache: &ReadThroughLayer<MemoryStore>) {
-    let dashboard =
-        Dashboard::builder(cache.stats(), Basic::new("ops", PASSWORD)).build().expect("a dashboard");
+    show(browser, dashboard(cache)).await;
+}
+
+async fn show(browser: &Browser, dashboard: Dashboard) {
     let app = axum::Router::new().nest_service("/-/cache", dashboard);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a socket");
     let address = listener.local_addr().expect("an address");
@@ -51,14 +57,18 @@ async fn the_page_shows_what_the_second_tier_does() {
     let is_shown = "return !document.getElementById('tier-panel').hidden";
     let log = PurgeLog::new();
     let node = log.join(&cache.purge()).expect("a node");
-    let service = Client::new(cache.layer(ScriptedOrigin::always(|| Answer::ok("x").max_age(60))));
-    open(&browser, &cache).await;
+    let dashboard = dashboard(&cache);
+    let origin = ScriptedOrigin::always(|| Answer::ok("x").max_age(60));
+    let service = Client::new(dashboard.watch(cache).layer(origin));
+    show(&browser, dashboard).await;
     browser.until(is_shown).await;
     service.get("/").send().await.expect_status(200);
     tier.flush(Duration::from_secs(10)).await;
     browser.until("return document.querySelectorAll('#tier-writes .number').length > 0").await;
     assert_eq!(browser.rows("#tier-reads").await, [["miss", "1"]]);
     assert_eq!(browser.rows("#tier-writes").await, [["written", "1"]]);
+    let decision = &browser.rows("#decisions").await[0];
+    assert_eq!((&*decision[3], &*decision[4]), ("forwarded", "uri-miss; second tier: miss"));
     let note = "In use; breaker of reads and writes closed; 0 waiting to be written, of 0 B.";
     assert_eq!(browser.text("#tier-note").await, note);
     node.cut_off();

@@ -100,7 +100,8 @@
 //! # Turns
 //!
 //! With [`single_fetch`](TierBuilder::single_fetch) the nodes take turns at an origin. It is an optimisation: a node
-//! that waits too long, or gets no lease, fetches.
+//! that waits too long, or gets no lease, fetches. `Cache-Status` of what had to wait in vain has `detail=other-node`, if
+//! nothing else is to be said of it ([`CacheStatus::has_waited_for_node`](crate::CacheStatus::has_waited_for_node)).
 //!
 //! # What it costs
 //!
