@@ -4,15 +4,19 @@
 mod as_of;
 mod core;
 mod hearing;
+mod loading;
 mod message;
+mod purging;
 mod sync;
 
 #[cfg(feature = "snapshot")]
 pub use self::as_of::{AsOf, EntryId};
 pub(crate) use self::core::{Doubts, Glob, Loss, PurgeCheck, PurgeKeys, Segment};
 pub(crate) use self::message::{Journal, Message, MessageKind, Receipt};
+pub(crate) use self::purging::Purging;
 pub use self::{
     core::PurgeTexts,
+    loading::Loading,
     message::{NotEverywhere, NotEverywhereReason},
 };
 
@@ -25,11 +29,10 @@ use std::{
 
 use http::{HeaderMap, request::Parts};
 use quick_cache::DefaultHashBuilder;
-use smallvec::SmallVec;
 use tokio::{sync::Notify, time::Instant};
 
 use self::{
-    core::{Effect, FloorIndex, Pattern, PurgeKind, Purges, TagHash},
+    core::{FloorIndex, Purges, TagHash},
     hearing::Hearing,
     sync::{AtomicU64, Ordering},
 };
@@ -44,9 +47,6 @@ const DEFAULT_FLOORS: usize = 1 << 16;
 pub(super) const DEFAULT_TAG_RECORDS: usize = 1 << 16;
 pub(super) const DEFAULT_PREFIX_RECORDS: usize = 1 << 10;
 
-/// Longer prefixes of keys are cut off here, and purge more.
-const MAX_PREFIX_BYTES: usize = 1024;
-
 /// What a purge makes of what it reaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -59,25 +59,6 @@ pub enum Strength {
     /// It is not used before the origin has confirmed it, and never served while it is revalidated. If the
     /// fetch fails it may be served, for as long as if nothing had been purged.
     Unproven,
-}
-
-/// What is to be purged, hashed: no code of the application is needed any more.
-#[derive(Clone, Debug)]
-pub(crate) enum Purging {
-    Floors(SmallVec<[FloorIndex; 2]>),
-    Tags(SmallVec<[TagHash; 2]>),
-    KeyPrefix(Box<[u8]>),
-    Paths(Box<Pattern>),
-}
-
-impl Purging {
-    pub(crate) fn everything() -> Self {
-        Self::tag(TagHash::EVERYTHING)
-    }
-
-    fn tag(tag: TagHash) -> Self {
-        Self::Tags([tag].into_iter().collect())
-    }
 }
 
 /// Numbers the fetches of a store and the purges of their responses, in one sequence from 1 on.
@@ -167,14 +148,6 @@ impl Sequence {
     /// Numbers a fetch that begins now. Its response may be stored for as long as the result is kept.
     pub(crate) fn begin(self: &Arc<Self>, keys: &PurgeKeys) -> Fetching {
         Fetching { sequence: Arc::clone(self), number: self.purges.begin(keys.floors()) }
-    }
-
-    /// Notes that a [snapshot](crate::store::Snapshot) is about to be read, to be stored for as long as the
-    /// result is kept: it counts as fetched now, so that purges from now on reach it. What fetches under way
-    /// bring is newer, and takes its place.
-    pub fn begin_load(self: &Arc<Self>) -> Loading {
-        let (under_way, number) = self.purges.begin_load();
-        Loading { sequence: Arc::clone(self), under_way, number }
     }
 
     /// Whether nothing has purged the response since its fetch began. Notes since when it is stale if it was
@@ -336,119 +309,6 @@ impl Sequence {
         tags.extend(target.group_hashes(group, &self.hasher).map(TagHash::new));
     }
 
-    /// All that the target of a request may name.
-    pub(crate) fn of_target(&self, extractor: &dyn KeyExtractor, head: &Parts) -> Purging {
-        let target = key::Target::of(head, key::Origins::of(extractor));
-        let hashes = target.hashes_named(extractor, (&head.uri, &head.extensions), &self.hasher);
-        Purging::Floors(hashes.iter().map(|hash| self.floor(*hash)).collect())
-    }
-
-    pub(crate) fn of_key(&self, key: &key::CacheKey) -> Purging {
-        Purging::Floors([self.key_floor(key)].into_iter().collect())
-    }
-
-    pub(crate) fn of_tag(&self, tag: &str) -> Purging {
-        Purging::tag(self.tag(tag.as_bytes()))
-    }
-
-    /// Everything at the target's path and below.
-    pub(crate) fn of_path(&self, extractor: &dyn KeyExtractor, head: &Parts) -> Purging {
-        let hash = key::Target::of(head, key::Origins::of(extractor)).path_hashes(&self.hasher).last();
-        Purging::tag(hash.map_or(TagHash::EVERYTHING, TagHash::new))
-    }
-
-    /// Everything at the paths of a pattern, of the host of `host` if there is one.
-    pub(crate) fn of_paths(
-        &self,
-        extractor: &dyn KeyExtractor,
-        host: Option<&Parts>,
-        paths: &Glob,
-    ) -> Purging {
-        let first = |head| {
-            key::Target::of(head, key::Origins::of(extractor))
-                .path_hashes(&self.hasher)
-                .next()
-                .map(TagHash::new)
-        };
-        Purging::Paths(Box::new(Pattern::new(host.and_then(first), paths.clone())))
-    }
-
-    pub(crate) fn of_key_prefix(&self, prefix: &[u8]) -> Purging {
-        Purging::KeyPrefix(prefix[..prefix.len().min(MAX_PREFIX_BYTES)].into())
-    }
-
-    /// A group of the origin of a target (RFC 9875 §3).
-    pub(crate) fn of_group(&self, group: &str, target: key::Target<'_>) -> Purging {
-        let hashes = target.groups_to_purge(group, &self.hasher);
-        Purging::Tags(hashes.into_iter().map(TagHash::new).collect())
-    }
-
-    /// Purges, and returns the least and the last number that this took.
-    pub(crate) fn purge(&self, what: &Purging, strength: Strength) -> (u64, u64) {
-        let numbers = |numbers: &mut dyn Iterator<Item = u64>| {
-            let first = numbers.next().unwrap_or_else(|| self.current());
-            (first, numbers.last().unwrap_or(first))
-        };
-        match what {
-            Purging::Floors(floors) => {
-                numbers(&mut floors.iter().map(|floor| self.purge_one(PurgeKind::Floor(*floor), strength)))
-            }
-            Purging::Tags(tags) => {
-                numbers(&mut tags.iter().map(|tag| self.purge_one(PurgeKind::Tag(*tag), strength)))
-            }
-            Purging::KeyPrefix(prefix) => {
-                numbers(&mut [self.purge_one(PurgeKind::KeyPrefix(prefix), strength)].into_iter())
-            }
-            Purging::Paths(pattern) => {
-                numbers(&mut [self.purge_one(PurgeKind::Paths(pattern), strength)].into_iter())
-            }
-        }
-    }
-
-    /// Purges, and lets the other processes of a cluster know, if there is one. Returns the last number.
-    pub(crate) fn purge_as(
-        &self,
-        message: impl FnOnce() -> Message,
-        what: &Purging,
-        strength: Strength,
-    ) -> (u64, Option<Arc<dyn Receipt>>) {
-        let Some(journal) = self.journal() else { return (self.purge(what, strength).1, None) };
-        let mut last = 0;
-        let purge = &mut || {
-            let (first, end) = self.purge(what, strength);
-            last = end;
-            first
-        };
-        let (_, receipt) = journal.record(&message(), false, purge);
-        (last, Some(receipt))
-    }
-
-    /// As an unsafe request does (RFC 9111 §4.4): invalidates all of these hashes, and lets the others know.
-    pub(super) fn invalidate_as(&self, message: impl FnOnce() -> Option<Message>, hashes: &[u64]) {
-        let Some(journal) = self.journal() else {
-            return hashes.iter().for_each(|hash| self.invalidate(*hash));
-        };
-        let purge = &mut || {
-            let first = self.current().saturating_add(1);
-            // Not only where something began here: elsewhere it may have.
-            hashes.iter().for_each(|hash| self.purges.invalidate_always(self.floor(*hash)));
-            first
-        };
-        journal.record(&message().unwrap_or_else(Message::doubt), true, purge);
-    }
-
-    /// As a response to an unsafe request does that names a group.
-    pub(super) fn purge_group_as(&self, message: impl FnOnce() -> Option<Message>, what: &Purging) {
-        let purge = || self.purge(what, Strength::Hard).0;
-        match self.journal() {
-            None => _ = purge(),
-            Some(journal) => {
-                let message = message().unwrap_or_else(Message::doubt);
-                journal.record(&message, true, &mut { purge });
-            }
-        }
-    }
-
     /// What lets others know of the purges here, and this process of theirs, if there is such a thing.
     pub(crate) fn journal(&self) -> Option<&Arc<dyn Journal>> {
         self.journal.get()?.as_ref()
@@ -484,24 +344,6 @@ impl Sequence {
     /// Whether there may have been purges elsewhere that were not heard in time.
     pub(crate) fn is_cut_off(&self) -> bool {
         self.hearing.is_over(|| self.moment())
-    }
-
-    /// Invalidates the URI or key of this hash, as an unsafe request does (RFC 9111 §4.4).
-    pub(super) fn invalidate(&self, hash: u64) {
-        self.purges.invalidate(self.floor(hash));
-    }
-
-    fn purge_one(&self, what: PurgeKind<'_>, strength: Strength) -> u64 {
-        let effect = match strength {
-            Strength::Hard => Effect::Gone,
-            Strength::Soft => Effect::StaleSince(self.moment()),
-            Strength::Unproven => Effect::Unproven,
-        };
-        let number = self.purges.purge(what, effect);
-        if !matches!((what, strength), (PurgeKind::Floor(_), Strength::Hard)) {
-            self.purged.notify_one();
-        }
-        number
     }
 
     pub(crate) fn purges(&self) -> &Purges {
@@ -592,44 +434,6 @@ pub(crate) struct Fetching {
 impl Drop for Fetching {
     fn drop(&mut self) {
         self.sequence.purges.end(self.number);
-    }
-}
-
-/// A load of a [snapshot](crate::store::Snapshot) that is under way. Kept until the response is stored.
-#[derive(Debug)]
-pub struct Loading {
-    sequence: Arc<Sequence>,
-    under_way: u64,
-    number: u64,
-}
-
-impl Loading {
-    /// The sequence in which it is.
-    pub(crate) fn sequence(&self) -> &Sequence {
-        &self.sequence
-    }
-
-    /// The number of the fetch for which it stands.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// The number under which something is stored that stands for the fetch of this one, so that it takes the
-    /// place of nothing that a fetch under way brings for these keys.
-    pub(crate) fn below_fetches(&self, number: u64, keys: &PurgeKeys) -> u64 {
-        let [_, of_key] = keys.floors();
-        self.sequence.purges.below_fetches(number, of_key)
-    }
-
-    /// Unsafe requests from now on reach what has these keys.
-    pub(crate) fn loaded(&self, keys: &PurgeKeys) {
-        self.sequence.purges.loaded(keys.uri_floor());
-    }
-}
-
-impl Drop for Loading {
-    fn drop(&mut self) {
-        self.sequence.purges.end_load(self.under_way);
     }
 }
 
@@ -784,7 +588,10 @@ impl Losses {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        core::{Effect, PurgeKind},
+        *,
+    };
 
     #[test]
     fn a_loss_is_remembered_until_something_is_stored_again_or_the_slot_is_taken() {
