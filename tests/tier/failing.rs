@@ -2,7 +2,16 @@
 
 use super::*;
 use bytes::Bytes;
-use tower_readthrough::{BreakerState, MemoryStore, store::Envelope};
+use futures_util::future::BoxFuture;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+use tower_readthrough::{
+    BreakerState, MemoryStore,
+    remote::{Remote, RemoteError, RemoteRead},
+    store::Envelope,
+};
 
 /// A site with one page, and a node that has nothing.
 async fn filled() -> (Site, Node) {
@@ -216,4 +225,138 @@ async fn an_envelope_that_was_written_without_a_log_is_only_a_source_of_validato
     node.page("/").await;
     assert_eq!((node.origin.calls(), node.count(TierRead::Unproven)), (1, 1));
     assert!(node.origin.last_request().headers.contains_key("if-none-match"));
+}
+
+/// Of a response with the fields that select it first the fields are written: without them it would not be found.
+#[tokio::test(start_paused = true)]
+async fn what_others_cannot_find_is_not_written() {
+    let site = Site::default();
+    let origin = ScriptedOrigin::new(|call, _| tagged(call).header("vary", "accept-language").max_age(60));
+    let node = site.node_of(&origin);
+    let held = site.remote.hold([RemoteCall::Write]);
+    node.get("/").await;
+    site.remote.fail(1);
+    drop(held);
+    node.written().await;
+    assert_eq!((site.writes(), node.count_of_writes(TierWrite::Failed)), (1, 1));
+    assert_eq!(node.count_of_writes(TierWrite::Written), 0);
+}
+
+/// Answers with one value too few or too many.
+#[derive(Debug)]
+struct Miscounting(ScriptedRemote, AtomicBool);
+
+impl Remote for Miscounting {
+    fn read<'a>(&'a self, keys: &'a [&'a [u8]]) -> BoxFuture<'a, Result<RemoteRead, RemoteError>> {
+        Box::pin(async move {
+            let mut read = self.0.read(keys).await?;
+            match self.1.load(Ordering::Relaxed) {
+                true => read.values.push(None),
+                false => _ = read.values.remove(0),
+            }
+            Ok(read)
+        })
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a [u8],
+        value: Bytes,
+        lifetime: Duration,
+    ) -> BoxFuture<'a, Result<(), RemoteError>> {
+        self.0.write(key, value, lifetime)
+    }
+
+    fn forget<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<(), RemoteError>> {
+        self.0.forget(key)
+    }
+
+    fn lease<'a>(
+        &'a self,
+        key: &'a [u8],
+        token: u64,
+        lifetime: Duration,
+    ) -> BoxFuture<'a, Result<bool, RemoteError>> {
+        self.0.lease(key, token, lifetime)
+    }
+
+    fn release<'a>(&'a self, key: &'a [u8], token: u64) -> BoxFuture<'a, Result<(), RemoteError>> {
+        self.0.release(key, token)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remote_that_answers_something_else_than_was_asked_has_failed() {
+    for answers_more in [false, true] {
+        let (site, _) = filled().await;
+        let remote = Miscounting(site.remote.clone(), AtomicBool::new(answers_more));
+        let tier = Tier::builder(remote).build().unwrap();
+        let cache = ReadThroughLayer::builder(store()).second_tier(tier.clone()).build().unwrap();
+        let _log = site.log.join(&cache.purge()).unwrap();
+        let reply = get(&cache.layer(numbered()), "/").await;
+        assert_eq!(
+            (reply.cache(), tier.status().reads.get(TierRead::Failed)),
+            ("fwd=uri-miss".to_owned(), 1)
+        );
+    }
+}
+
+/// The whole is served, whatever else is broken.
+#[tokio::test(start_paused = true)]
+async fn what_is_whole_is_served_beside_what_is_broken() {
+    for broken in [0, 1] {
+        let site = Site::default();
+        let origin = ScriptedOrigin::new(|call, _| match call {
+            1 => ok("plain").max_age(60),
+            _ => ok("chosen").header("vary", "accept-language").max_age(60),
+        });
+        let node = site.node_with(
+            &origin,
+            |tier| tier,
+            |cache| cache.lookup(|lookup| lookup.request_directives(true)),
+        );
+        node.fill("/").await;
+        let [plain] = <[_; 1]>::try_from(site.remote.keys()).unwrap();
+        get_with(&node.service, "/", &[("cache-control", "no-cache"), ("accept-language", "de")]).await;
+        node.written().await;
+        let index = tier_index_key(&site);
+        // One of the two, or the other one.
+        site.remote.change(|key, bytes| match (key == plain, key == index) {
+            (_, true) => bytes,
+            (is_plain, _) if is_plain == (broken == 0) => bytes.slice(1..),
+            _ => bytes,
+        });
+        let reply = get_with(&site.node().service, "/", &[("accept-language", "de")]).await;
+        assert_eq!(reply.body, if broken == 0 { "chosen" } else { "plain" });
+    }
+}
+
+/// The one with the names of selecting fields.
+fn tier_index_key(site: &Site) -> Vec<u8> {
+    let is_index = |key: &Vec<u8>| site.remote.kept(key).unwrap().0.starts_with(b"TRTI");
+    site.remote.keys().into_iter().find(is_index).unwrap()
+}
+
+/// An index says where responses of any lifetime are.
+#[tokio::test(start_paused = true)]
+async fn an_index_outlives_what_it_was_written_with() {
+    let site = Site::default();
+    let origin = ScriptedOrigin::new(|call, _| tagged(call).header("vary", "accept-language").max_age(60));
+    site.node_of(&origin).fill("/").await;
+    let (_, left) = site.remote.kept(&tier_index_key(&site)).unwrap();
+    assert_eq!(left, secs(24 * 3600));
+}
+
+/// No node writes that, and a file of one that is doubtful may be brought there.
+#[tokio::test(start_paused = true)]
+async fn what_was_doubtful_where_it_was_written_is_so_here() {
+    let (site, node) = filled().await;
+    site.remote.change(|_, bytes| {
+        let envelope = Envelope::parse(&bytes, 1 << 20).unwrap();
+        let (as_of, (key, mut snapshot)) = (envelope.as_of(), envelope.into_parts());
+        snapshot.is_unproven = true;
+        Envelope::new(key, snapshot).with_as_of(as_of).to_bytes().unwrap()
+    });
+    let reply = node.get("/").await;
+    assert_eq!((reply.is_hit(), node.count(TierRead::Unproven)), (false, 1));
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 use http::request::Parts;
+use std::sync::{Arc, OnceLock};
+use tower_readthrough::{CacheKey, Observer, Purge, store::Applied};
 
 type Purging<'a> = &'a dyn Fn(&Node);
 
@@ -254,11 +256,124 @@ async fn a_node_that_is_not_caught_up_neither_reads_nor_writes() {
 async fn what_is_stored_before_a_cut_is_not_written_after_it() {
     let site = Site::default();
     let node = site.node();
-    site.remote.delay(ms(20));
-    node.page("/").await;
+    let held = site.remote.hold([RemoteCall::Write]);
+    // Four are written at a time, and the last one waits for its turn.
+    for number in 0..5 {
+        node.page(&format!("/{number}")).await;
+    }
+    settle().await;
     node.log.cut_off();
+    drop(held);
     node.written().await;
-    assert!(node.count_of_writes(TierWrite::Behind) + node.count_of_writes(TierWrite::Written) == 1);
+    let counts = [TierWrite::Written, TierWrite::Behind].map(|outcome| node.count_of_writes(outcome));
+    assert_eq!((counts, site.writes()), ([4, 1], 4));
+}
+
+/// What became stale or doubtful while it waited is of no use to others.
+#[tokio::test(start_paused = true)]
+async fn what_is_purged_while_it_waits_for_its_turn_is_not_written() {
+    type Of = fn(&Purge) -> Purge;
+    let strengths: [Of; 3] = [Purge::clone, Purge::soft, Purge::unproven];
+    for of in strengths {
+        let site = Site::default();
+        let node = site.node();
+        let held = site.remote.hold([RemoteCall::Write]);
+        for number in 0..4 {
+            node.page(&format!("/{number}")).await;
+        }
+        settle().await;
+        node.page("/last").await;
+        let purged = of(&node.cache.purge()).url("http://example.com/last").unwrap();
+        drop(held);
+        node.written().await;
+        let counts = [TierWrite::Written, TierWrite::Purged].map(|outcome| node.count_of_writes(outcome));
+        assert_eq!(counts, [4, 1], "{:?}", purged.strength());
+    }
+}
+
+/// A removal is a write as well.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_not_caught_up_removes_nothing() {
+    let site = Site::default();
+    site.node().fill("/").await;
+    let personal = ScriptedOrigin::always(|| ok("personal").header("cache-control", "no-store"));
+    let node = site.node_of(&personal);
+    let held = site.remote.hold([RemoteCall::Read]);
+    let service = node.service.clone();
+    let call = tokio::spawn(async move { get(&service, "/").await });
+    settle().await;
+    node.log.cut_off();
+    drop(held);
+    assert_eq!(call.await.unwrap().body, "personal");
+    node.written().await;
+    assert_eq!((site.remote.calls(RemoteCall::Forget), site.remote.keys().len()), (0, 1));
+}
+
+/// It says what the node had heard when the fetch began, and not what it has heard by now.
+#[tokio::test(start_paused = true)]
+async fn what_is_purged_as_soon_as_it_is_stored_is_not_written_as_if_it_came_after_that() {
+    #[derive(Default)]
+    struct AtOnce(OnceLock<Purge>);
+    impl Observer for AtOnce {
+        fn committed(&self, _: &CacheKey, _: Applied) {
+            if let Some(purge) = self.0.get() {
+                purge.tag("red");
+            }
+        }
+    }
+    let site = Site::default();
+    let observer = Arc::new(AtOnce::default());
+    let here = site.node_with(&numbered(), |tier| tier, |cache| cache.observer(Arc::clone(&observer)));
+    assert!(observer.0.set(here.cache.purge()).is_ok());
+    here.fill("/").await;
+    let there = site.node();
+    there.get("/").await;
+    assert_eq!(there.origin.calls(), 1, "{:?}", there.tier.status().reads);
+}
+
+/// What this node knows to be purged is no source of validators either.
+#[tokio::test(start_paused = true)]
+async fn what_is_purged_here_is_gone_also_where_it_is_not_known_what_else_was() {
+    let site = Site::default();
+    site.node().fill("/").await;
+    let node = site.node();
+    site.log.lose_everything();
+    node.cache.purge().tag("red");
+    let reply = node.get("/").await;
+    assert_eq!((reply.cache(), node.count(TierRead::Purged)), ("fwd=uri-miss".to_owned(), 1));
+    assert!(!node.origin.requests().iter().any(|head| head.headers.contains_key("if-none-match")));
+}
+
+/// The tier has found something stale, and it is purged while the origin is being asked.
+#[tokio::test(start_paused = true)]
+async fn what_the_tier_had_is_not_used_once_it_is_purged() {
+    for is_purged in [false, true] {
+        let site = Site::default();
+        site.node().fill("/").await;
+        tokio::time::advance(secs(70)).await;
+        let node = site.node_of(&ScriptedOrigin::always(|| status(503).after(ms(50))));
+        let service = node.service.clone();
+        let call = tokio::spawn(async move { get(&service, "/").await });
+        settle().await;
+        if is_purged {
+            node.cache.purge().tag("red");
+        }
+        let reply = call.await.unwrap();
+        assert_eq!((reply.status == 503, node.count(TierRead::Stale)), (is_purged, 1));
+    }
+}
+
+/// RFC 9111 §4.2.4
+#[tokio::test(start_paused = true)]
+async fn what_must_be_confirmed_once_it_is_stale_does_not_cover_a_failure() {
+    let site = Site::default();
+    let origin =
+        ScriptedOrigin::new(|call, _| tagged(call).header("cache-control", "max-age=60, must-revalidate"));
+    site.node_of(&origin).fill("/").await;
+    tokio::time::advance(secs(70)).await;
+    let node = site.node_of(&ScriptedOrigin::always(|| status(503)));
+    let reply = node.get("/").await;
+    assert_eq!((reply.status.as_u16(), node.count(TierRead::Stale)), (503, 1));
 }
 
 #[tokio::test(start_paused = true)]
