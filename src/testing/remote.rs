@@ -44,7 +44,7 @@ struct Shared {
     faults: Mutex<VecDeque<Fault>>,
     delay_ms: AtomicU64,
     clock_ahead_ms: AtomicU64,
-    calls: [AtomicU64; 4],
+    calls: [AtomicU64; 5],
     began: (Instant, SystemTime),
     /// Which calls are held, and until when.
     gate: Mutex<Option<(Vec<RemoteCall>, Arc<Semaphore>)>>,
@@ -82,6 +82,8 @@ pub enum RemoteCall {
     Forget,
     /// [`Remote::lease`].
     Lease,
+    /// [`Remote::release`].
+    Release,
 }
 
 /// Holds the calls of a [`ScriptedRemote`] until it is dropped.
@@ -145,7 +147,7 @@ impl ScriptedRemote {
     }
 
     /// Holds calls of these kinds from now on, before anything is read or changed, until the gate is dropped. It
-    /// takes the place of one before.
+    /// takes the place of one before. [`Release`](RemoteCall::Release) is never held.
     pub fn hold(&self, kinds: impl IntoIterator<Item = RemoteCall>) -> RemoteGate {
         let gate = Arc::new(Semaphore::new(0));
         *self.shared.gate.lock() = Some((kinds.into_iter().collect(), Arc::clone(&gate)));
@@ -280,6 +282,7 @@ impl Remote for ScriptedRemote {
 
     /// Never fails, and takes no time.
     fn release<'a>(&'a self, key: &'a [u8], token: u64) -> BoxFuture<'a, Result<(), RemoteError>> {
+        self.shared.calls[RemoteCall::Release as usize].fetch_add(1, Ordering::Relaxed);
         if self.get(key) == Some(Value::Token(token)) {
             self.shared.kept.lock().remove(key);
         }

@@ -2,7 +2,11 @@
 
 use super::*;
 use http::request::Parts;
-use tower_readthrough::{CacheStatus, LookupLayer, Purpose, Rules};
+use tower::ServiceBuilder;
+use tower_readthrough::{
+    CacheStatus, DefaultKey, FillLayer, KeyLayer, LookupLayer, Purge, Purpose, Rules, StaleIfErrorLayer,
+    TierLayer,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_node_answers_by_what_another_one_has_fetched() {
@@ -345,4 +349,86 @@ async fn a_request_with_conditions_reads_too() {
             "{value}"
         );
     }
+}
+
+/// Without a layer above that judges the conditions of clients, only the origin can.
+#[tokio::test(start_paused = true)]
+async fn conditions_are_not_for_the_tier_where_nothing_above_has_judged_them() {
+    let site = Site::default();
+    site.node().fill("/").await;
+    let (store, tier) = (store(), Tier::builder(site.remote.clone()).build().unwrap());
+    let origin = numbered();
+    let service = ServiceBuilder::new()
+        .layer(KeyLayer::new(DefaultKey::new()))
+        .layer(TierLayer::new(store.clone(), tier).unwrap())
+        .layer(FillLayer::new(store.clone()))
+        .service(origin.clone());
+    let _log = site.log.join(&Purge::of(store, DefaultKey::new())).unwrap();
+    let reads = site.reads();
+    for field in [("if-match", "\"other\""), ("if-none-match", "\"0\"")] {
+        get_with(&service, "/", &[field]).await;
+    }
+    assert_eq!((site.reads(), origin.calls()), (reads, 2));
+    get(&service, "/").await;
+    assert_eq!((site.reads(), origin.calls()), (reads + 1, 2));
+}
+
+/// It is known by what is stored here, also where the node has not asked the tier for it yet.
+#[tokio::test(start_paused = true)]
+async fn what_selects_a_stored_response_is_asked_for_in_one_read() {
+    let site = Site::default();
+    let origin = ScriptedOrigin::new(|call, _| tagged(call).header("vary", "accept-language").max_age(60));
+    let store = store();
+    let node = |tier: &Tier| {
+        let cache = ReadThroughLayer::builder(store.clone()).second_tier(tier.clone()).build().unwrap();
+        (cache.layer(origin.clone()), cache)
+    };
+    let tier = Tier::builder(site.remote.clone()).build().unwrap();
+    let (service, cache) = node(&tier);
+    let _log = site.log.join(&cache.purge()).unwrap();
+    site.remote.hang(1);
+    get_with(&service, "/", &[("accept-language", "de")]).await;
+    let there = site.node_of(&origin);
+    get_with(&there.service, "/", &[("accept-language", "de")]).await;
+    there.written().await;
+    tokio::time::advance(secs(70)).await;
+    let reads = site.reads();
+    get_with(&service, "/", &[("accept-language", "de")]).await;
+    assert_eq!(site.reads() - reads, 1);
+}
+
+/// By hand: a layer below the tier that covers failures.
+#[tokio::test(start_paused = true)]
+async fn what_is_doubtful_covers_no_failure_below_the_tier_either() {
+    let site = Site::default();
+    site.node().fill("/").await;
+    site.log.lose_everything();
+    let (store, tier) = (store(), Tier::builder(site.remote.clone()).build().unwrap());
+    let failing = ScriptedOrigin::always(|| status(503));
+    let service = ServiceBuilder::new()
+        .layer(LookupLayer::new(store.clone()))
+        .layer(TierLayer::new(store.clone(), tier.clone()).unwrap())
+        .layer(StaleIfErrorLayer::new(store.clone()))
+        .layer(FillLayer::new(store.clone()))
+        .service(failing);
+    let purge = Purge::of(store, DefaultKey::new());
+    let _log = site.log.join(&purge).unwrap();
+    assert_eq!(get(&service, "/").await.status, 503);
+    assert_eq!(tier.status().reads.get(TierRead::Unproven), 1);
+}
+
+/// Of two that may have been purged since, the origin is asked for the one that is stored here.
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_here_is_confirmed_rather_than_what_is_doubtful_elsewhere() {
+    let site = Site::default();
+    let newer = ScriptedOrigin::new(|call, _| tagged(call + 7).max_age(60));
+    let (here, there) = (site.node(), site.node_of(&newer));
+    here.fill("/").await;
+    tokio::time::advance(secs(70)).await;
+    there.fill("/").await;
+    site.log.lose_everything();
+    here.get("/").await;
+    let last = here.origin.last_request();
+    assert_eq!(last.headers["if-none-match"], "\"0\"");
+    assert_eq!(here.count(TierRead::Unneeded), 1);
 }

@@ -186,3 +186,37 @@ async fn a_wait_for_another_node_is_bounded_also_where_the_remote_is_slow() {
         hanging.abort();
     }
 }
+
+/// The other half of its time is for the fetch.
+#[tokio::test(start_paused = true)]
+async fn a_node_waits_for_half_of_the_time_that_a_fetch_has() {
+    let site = Site::default();
+    let stuck = taking_turns(&site, &ScriptedOrigin::always(ScriptedResponse::never));
+    let service = stuck.service.clone();
+    let call = tokio::spawn(async move { get(&service, "/").await });
+    settle().await;
+    let node = site.node_with(
+        &numbered(),
+        |tier| tier.single_fetch(true),
+        |cache| cache.coalesce(|coalesce| coalesce.fetch_deadline(ms(600))),
+    );
+    let began = tokio::time::Instant::now();
+    assert_eq!((node.get("/").await.status.as_u16(), began.elapsed()), (200, ms(300)));
+    call.abort();
+}
+
+/// A token that was not given is not given back: each look would be one call more.
+#[tokio::test(start_paused = true)]
+async fn only_a_lease_that_was_given_is_given_back() {
+    let site = Site::default();
+    let slow = ScriptedOrigin::new(|call, _| tagged(call).max_age(60).after(ms(300)));
+    let (first, second) = (taking_turns(&site, &slow), taking_turns(&site, &slow));
+    tokio::join!(first.get("/"), async {
+        settle().await;
+        second.get("/").await
+    });
+    first.written().await;
+    settle().await;
+    let calls = [RemoteCall::Lease, RemoteCall::Release].map(|kind| site.remote.calls(kind));
+    assert!(calls[0] > 2 && calls[1] == 1, "{calls:?}");
+}

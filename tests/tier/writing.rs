@@ -321,3 +321,55 @@ async fn a_write_that_panics_ends_no_other() {
     let count = |kind| node.count_of_writes(kind);
     assert_eq!((count(TierWrite::Written), count(TierWrite::Failed), node.tier.status().queued), (6, 4, 0));
 }
+
+/// What is dropped for a newer one takes no room.
+#[tokio::test(start_paused = true)]
+async fn what_is_replaced_counts_no_more() {
+    let site = Site::default();
+    let large = ScriptedOrigin::always(|| ok(vec![0; 1 << 20]).max_age(60));
+    let node = site.node_with(&large, |tier| tier.max_queued_bytes(13 * MIB / 2), |cache| cache);
+    let gate = site.remote.hold([RemoteCall::Write]);
+    for page in ["/0", "/1", "/2", "/3"] {
+        node.get(page).await;
+        settle().await;
+    }
+    for _ in 0..10 {
+        node.cache.purge().everything();
+        node.get("/page").await;
+    }
+    let counts = [TierWrite::Replaced, TierWrite::QueueFull].map(|outcome| node.count_of_writes(outcome));
+    assert_eq!((counts, node.tier.status().queued), ([9, 0], 5));
+    drop(gate);
+    node.written().await;
+    assert_eq!(node.tier.status().queued_bytes, 0);
+}
+
+/// A runtime may end while it writes: another one writes what is stored later.
+#[test]
+fn the_end_of_a_runtime_leaves_room_for_other_writers() {
+    let paused = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true).build().unwrap()
+    };
+    let (site, node) = {
+        let _in = paused();
+        let _guard = _in.enter();
+        let site = Site::default();
+        let node = site.node();
+        (site, node)
+    };
+    let gate = site.remote.hold([RemoteCall::Write]);
+    for number in 0..8 {
+        paused().block_on(async {
+            node.page(&format!("/{number}")).await;
+            settle().await;
+        });
+    }
+    drop(gate);
+    paused().block_on(async {
+        node.page("/last").await;
+        settle().await;
+        assert_eq!(node.count_of_writes(TierWrite::Aborted), 8);
+        assert_eq!(node.count_of_writes(TierWrite::Written), 1);
+    });
+}

@@ -194,7 +194,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// What a second tier had for the request, if it was not purged since.
     fn found(&self) -> Option<&Arc<store::StoredResponse>> {
         let asked = self.client.asked();
-        let found = asked.found().filter(|_| asked.facts().is_for_all())?;
+        let found = asked.found()?;
         let may_have_it =
             found.matches(&asked.fields(&self.client.head().headers), &mut vary::Forms::default());
         (may_have_it && self.layer.store.sequence().admits(found)).then_some(found)

@@ -123,7 +123,8 @@ impl TierBuilder {
     /// Whether nodes take turns: of several that need the same response, and have nothing stale to serve, one asks
     /// the origin, and the others look into the tier after 25, 50, 100, … ms. They do so for two seconds,
     /// [`stale_after`](crate::CoalesceLayer::stale_after), or half of
-    /// [`wait_at_most`](crate::CoalesceLayer::wait_at_most), the least of these; then they ask the origin as well. The
+    /// [`wait_at_most`](crate::CoalesceLayer::wait_at_most) or of
+    /// [`fetch_deadline`](crate::CoalesceLayer::fetch_deadline), the least of these; then they ask the origin as well. The
     /// node that asks has ten seconds for it. Default: no, each node asks the origin by itself.
     ///
     /// It takes two calls of the remote more for each fetch.

@@ -368,7 +368,8 @@ impl<St: Store> Reader<St> {
     }
 
     fn patience(&self, asked: &exchange::CacheRequest) -> Duration {
-        let left = asked.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        // The other half is for a fetch of its own.
+        let left = asked.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()) / 2);
         left.map_or(self.patience, |left| left.min(self.patience))
     }
 
@@ -421,5 +422,5 @@ fn is_being_stored<B, E>(response: &Result<Response<B>, E>) -> bool {
 /// Whether a client waits that has nothing to be served meanwhile, and the remote has answered.
 fn needs_turn(clock: Option<Clock>, usable: &Usable, asked: &exchange::CacheRequest) -> bool {
     let has_nothing = !matches!(usable, Usable::Stored(_)) && !asked.has_stale();
-    clock.is_some() && has_nothing && !asked.purpose().is_refresh()
+    clock.is_some() && has_nothing
 }

@@ -248,3 +248,25 @@ impl Drop for Busy {
         self.queue.settled(self.place, self.bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_replaces_another_one_comes_last_and_leaves_no_place_behind() {
+        let queue = Queue::new(Bounds { entries: 9, bytes: u64::MAX });
+        let keys = ["/a", "/b"].map(CacheKey::new);
+        let add = |key: &CacheKey| {
+            let change = Change::Remove { request: Box::default() };
+            queue.add(Id::of_key(key), Job::new(key, change))
+        };
+        let added = [&keys[0], &keys[1], &keys[0]].map(add);
+        assert_eq!(added, [Added::New, Added::New, Added::Replaced]);
+        let mut state = queue.state.lock();
+        let order = [(); 3].map(|()| state.next().map(|job| job.into_parts().0));
+        let [first, last] = keys;
+        assert_eq!(order, [Some(last), Some(first), None]);
+        assert!(state.order.is_empty());
+    }
+}

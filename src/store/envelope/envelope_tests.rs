@@ -228,6 +228,19 @@ mod compressed {
         bytes.len() - u64::from_le_bytes(bytes[24..32].try_into().unwrap()) as usize - 8
     }
 
+    /// No writer compresses what does not get smaller.
+    #[test]
+    fn a_frame_that_is_no_smaller_than_what_it_unpacks_to_is_refused() {
+        let mut bytes = page(&text(4_000)).to_compressed_bytes(ALWAYS).unwrap().to_vec();
+        let length_at = length_at(&bytes);
+        let frame = zstd::bulk::compress(b"x", 1).unwrap();
+        bytes.truncate(length_at);
+        bytes.extend_from_slice(&1_u64.to_le_bytes());
+        bytes.extend_from_slice(&frame);
+        bytes[24..32].copy_from_slice(&(frame.len() as u64).to_le_bytes());
+        assert_eq!(parse(&sealed(bytes)), Err(EnvelopeError::Invalid));
+    }
+
     /// What is written may change with the version of zstd, what is read must not.
     #[test]
     fn a_compressed_body_of_schema_1_is_read_as_ever() {
@@ -439,6 +452,65 @@ fn lengths_are_checked_before_anything_else() {
         longer[at] += 1;
         seal(&mut longer, &[]);
         assert!(matches!(parse(&longer), Err(EnvelopeError::Length | EnvelopeError::Invalid)), "{at}");
+    }
+}
+
+/// What no writer here writes means nothing, also behind a checksum that is right.
+#[test]
+fn what_says_the_same_in_another_way_is_refused() {
+    fn with(change: impl FnOnce(&mut Snapshot)) -> Vec<u8> {
+        let (key, mut snapshot) = golden().into_parts();
+        change(&mut snapshot);
+        Envelope::new(key, snapshot).to_bytes().unwrap().to_vec()
+    }
+    fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
+        let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+        bytes[at..at + to.len()].copy_from_slice(to);
+    }
+    /// Inserts bytes into the head, which becomes longer by them.
+    fn insert(bytes: &mut Vec<u8>, at: usize, more: &[u8]) {
+        bytes.splice(at..at, more.iter().copied());
+        let head = u32::from_le_bytes(bytes[20..24].try_into().unwrap()) + more.len() as u32;
+        bytes[20..24].copy_from_slice(&head.to_le_bytes());
+    }
+    let field = |name: &'static str| {
+        move |snapshot: &mut Snapshot| {
+            snapshot.headers.insert(name, HeaderValue::from_static("x"));
+        }
+    };
+    let mut capital = with(|_| {});
+    replace(&mut capital, b"etag", b"Etag");
+    let mut of_connection = with(field("xpgrade"));
+    replace(&mut of_connection, b"xpgrade", b"upgrade");
+    let mut longer_head = with(|_| {});
+    let behind_head = longer_head.len() - golden().snapshot().body.len();
+    insert(&mut longer_head, behind_head, &[0]);
+    let mut trailers = with(|snapshot| snapshot.trailers = None);
+    trailers[12] = 1;
+    let mut padding = with(|_| {});
+    padding[14] = 1;
+    // The time since it was purged softly, and the position in a log, of one that has neither.
+    let mut purged = with(|snapshot| snapshot.stale_after = None);
+    purged[88] = 1;
+    let mut dated = with(|_| {});
+    dated[120] = 1;
+    let mut many = with(|snapshot| snapshot.texts.tags = vec![vec![]; 1024]);
+    let count = [&[0, 4][..], &[0; 4096]].concat();
+    let at = many.windows(count.len()).position(|window| window == count).unwrap();
+    many[at..at + 2].copy_from_slice(&1025_u16.to_le_bytes());
+    insert(&mut many, at + 2, &[0; 4]);
+    for (what, mut bytes, error) in [
+        ("a name in capitals", capital, EnvelopeError::Invalid),
+        ("a field of a connection", of_connection, EnvelopeError::Invalid),
+        ("a head with a rest", longer_head, EnvelopeError::Invalid),
+        ("a number of trailers that are not there", trailers, EnvelopeError::Invalid),
+        ("padding", padding, EnvelopeError::Invalid),
+        ("a time without its flag", purged, EnvelopeError::Invalid),
+        ("a position without its flag", dated, EnvelopeError::Invalid),
+        ("too many tags", many, EnvelopeError::TooLarge),
+    ] {
+        seal(&mut bytes, &[]);
+        assert_eq!(parse(&bytes), Err(error), "{what}");
     }
 }
 

@@ -95,7 +95,7 @@ impl Header {
         let flags = Flags::from_bits(rest.u16()).ok_or(EnvelopeError::Invalid)?;
         let status = rest.u16();
         let [fields, trailers] = [rest.u16(), rest.u16()].map(usize::from);
-        let is_padded = rest.u16() == 0;
+        _ = rest.u16();
         let [key_bytes, head_bytes] = [rest.u32(), rest.u32()].map(|length| length as usize);
         let body_bytes = usize::try_from(rest.u64()).map_err(|_| EnvelopeError::TooLarge)?;
         let is_large = fields + trailers > MAX_FIELDS
@@ -135,8 +135,8 @@ impl Header {
             stale_after: flags.is_stale.then_some(stale_after),
             as_of: flags.has_as_of.then_some(as_of),
         };
-        // One form for each meaning: what is absent is zero.
-        let is_exact = is_padded && header.to_bytes()[..CHECKSUM_AT] == bytes[..CHECKSUM_AT];
+        // One form for each meaning: what is absent is zero, and so is the padding.
+        let is_exact = header.to_bytes()[..CHECKSUM_AT] == bytes[..CHECKSUM_AT];
         is_exact.then_some(header).ok_or(EnvelopeError::Invalid)
     }
 
