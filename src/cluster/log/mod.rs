@@ -175,7 +175,7 @@ impl Log {
     /// The connection is lost. What was sent may not have arrived.
     pub(crate) fn disconnected(&mut self) {
         self.is_caught_up = false;
-        self.lag.forget();
+        self.lag.disconnected();
         self.send_again();
     }
 
@@ -372,15 +372,20 @@ impl Log {
         self.position
     }
 
-    /// Entries that were not applied when the log was last read. `None` while there is no connection, and where the
-    /// server does not say how many there are.
+    /// Entries that were not applied when the log was last read. `None` before that over this connection, and where
+    /// the server does not say how many there are.
     pub(crate) fn behind(&self) -> Option<u64> {
         self.lag.behind()
     }
 
-    /// Entries that a node has not applied of which this one is the last. `None` if that is not known here.
+    /// Entries that a node had not applied when the log was last read here, of which this one is the last. `None` if
+    /// that is not known.
     pub(crate) fn behind_of(&self, applied: EntryId) -> Option<u64> {
-        Some(self.ring.count_after(applied)?.saturating_add(self.behind()?))
+        let behind = self.behind()?;
+        if self.lag.is_end(applied) {
+            return Some(0);
+        }
+        Some(self.ring.count_after(applied)?.saturating_add(behind))
     }
 
     /// How often purges may have been missed, the first connection included.

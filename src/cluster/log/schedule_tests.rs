@@ -1,6 +1,6 @@
 //! Schedules that break one rule each, too rare for random ones.
 
-use std::cell::Cell;
+use std::{cell::Cell, ops::RangeInclusive};
 
 use super::*;
 use crate::sequence::Strength;
@@ -500,20 +500,49 @@ fn only_the_newest_purges_are_sent_again() {
     assert_eq!(sent_to(&mut log, &target, RUN + 1, now), all[1100 - 1024..]);
 }
 
+/// A read to which the server adds how much there is of the log, entry `n` of which has the id `n`.
+fn read_of(log: &mut Log, target: &Counting, entries: RangeInclusive<u64>, added: u64) -> Option<u64> {
+    let from = log.next_read(Instant::now()).from;
+    let extent = Some(Extent { added, length: added, last: at(added).id });
+    let is_full = *entries.end() < added;
+    log.replied(from, &Reply { extent, is_full, ..reply(from, &entries.collect::<Vec<_>>()) }, target);
+    log.behind()
+}
+
 /// It says how far it is behind, and how far others are.
 #[test]
 fn a_node_knows_how_much_of_the_log_it_has_not_applied() {
     let (mut log, target) = node(Rules::default(), &[1, 2, 3], 0);
     assert_eq!(log.behind(), None, "the server does not say how much there is");
-    let mut read = |entries: &[u64], added: u64, is_full: bool| {
-        let from = log.next_read(Instant::now()).from;
-        let extent = Some(Extent { added, length: added, last: at(added).id });
-        log.replied(from, &Reply { extent, is_full, ..reply(from, entries) }, &target);
-        (log.behind(), log.behind_of(at(2).id), log.behind_of(at(9).id))
+    let mut read = |entries, added| {
+        read_of(&mut log, &target, entries, added);
+        (log.behind(), [2, 8, 9, 10].map(|entry| log.behind_of(at(entry).id)))
     };
-    assert_eq!(read(&[4], 4, false), (Some(0), Some(2), None));
-    assert_eq!(read(&[5, 6], 9, true), (Some(3), Some(7), None));
-    assert_eq!(read(&[7, 8, 9], 9, false), (Some(0), Some(7), Some(0)));
+    let ahead = Some(0);
+    assert_eq!(read(4..=4, 4), (Some(0), [Some(2), ahead, ahead, ahead]));
+    assert_eq!(read(5..=6, 9), (Some(3), [Some(7), None, ahead, ahead]), "8 may be any of three");
+    assert_eq!(read(7..=9, 9), (Some(0), [Some(7), Some(1), Some(0), ahead]));
     log.disconnected();
     assert_eq!((log.behind(), log.behind_of(at(2).id)), (None, None), "nothing is heard");
+}
+
+/// Where a node was cut off there is the most that it has not applied.
+#[test]
+fn a_node_that_connects_again_knows_how_much_it_has_missed() {
+    let (mut log, target) = (Log::new(), Counting::default());
+    log.connected(Some(RUN), Instant::now(), &target);
+    assert_eq!(read_of(&mut log, &target, 1..=512, 600), Some(88));
+    for (entries, added, behind) in [(513..=1_024, 1_500, 476), (1_025..=1_536, 2_048, 512)] {
+        log.disconnected();
+        assert_eq!(log.behind(), None);
+        log.connected(Some(RUN), Instant::now(), &target);
+        assert_eq!(log.behind(), None, "nothing was heard yet");
+        assert_eq!(read_of(&mut log, &target, entries, added), Some(behind));
+    }
+    assert_eq!(read_of(&mut log, &target, 1_537..=2_048, 2_048), Some(0));
+    assert_eq!(log.gaps(), 1);
+    // Of another server it knows nothing before it has read that one's log from the beginning.
+    log.disconnected();
+    log.connected(Some(RUN + 1), Instant::now(), &target);
+    assert_eq!(read_of(&mut log, &target, 1..=512, 700), Some(188));
 }
