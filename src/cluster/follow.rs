@@ -82,14 +82,14 @@ async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) 
 }
 
 impl Shared {
-    pub(super) fn connected(&self, run: Option<&str>, may_evict_log: bool) {
+    fn connected(&self, run: Option<&str>, may_evict_log: bool) {
         self.log.lock().connected(run.map(hash), Instant::now(), &self.purge);
         *self.run.lock() = run.map(str::to_owned);
         self.standing.connected(&self.node, may_evict_log);
     }
 
     /// Notes what the registry says, and returns what is to be removed from it.
-    pub(super) fn surveyed(&self, survey: Survey) -> Vec<String> {
+    fn surveyed(&self, survey: Survey) -> Vec<String> {
         let forgotten = survey.forgotten();
         self.known.lock().note(&survey);
         self.standing.surveyed(&self.node, &survey, |applied| self.log.lock().behind_of(applied));
@@ -98,7 +98,7 @@ impl Shared {
 
     /// Applies the answer to a read, before which the others were told of this node if it `is_registered`, and notes
     /// what of it the server has refused.
-    pub(super) fn apply(
+    fn apply(
         &self,
         asked: Read,
         reply: Reply<Message>,
@@ -193,3 +193,6 @@ async fn wait(shared: &Shared) {
         None => woken.await,
     }
 }
+
+#[cfg(test)]
+mod status_tests;

@@ -72,8 +72,6 @@ mod registry;
 #[cfg(feature = "testing")]
 mod shared_log;
 mod standing;
-#[cfg(test)]
-mod status_tests;
 
 use std::{
     fmt,

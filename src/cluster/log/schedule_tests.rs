@@ -2,7 +2,10 @@
 
 use std::{cell::Cell, ops::RangeInclusive};
 
-use super::*;
+use super::{
+    variant_tests::{Rules, Variant},
+    *,
+};
 use crate::sequence::Strength;
 
 /// Counts numbers and doubts.
@@ -60,8 +63,8 @@ fn reply(from: Option<Position>, entries: &[u64]) -> Reply<()> {
 }
 
 /// A node that has read the log of the first run to its end.
-fn node(rules: Rules, entries: &[u64], deleted: u64) -> (Log, Counting) {
-    let (mut log, target) = (Log::with_rules(rules, 4), Counting::default());
+fn node(rules: Rules, entries: &[u64], deleted: u64) -> (Variant, Counting) {
+    let (mut log, target) = (Variant::new(rules, 4), Counting::default());
     log.connected(Some(RUN), Instant::now(), &target);
     let first = Reply { deleted: at(deleted).id, ..reply(None, entries) };
     log.replied(None, &first, &target);
@@ -180,7 +183,7 @@ fn everything_is_unproven_when_a_gap_is_noticed_and_when_the_log_is_read_again()
 #[test]
 fn an_entry_of_another_run_says_nothing() {
     let begun = |rules| {
-        let (log, target) = node(rules, &[5, 6], 0);
+        let (mut log, target) = node(rules, &[5, 6], 0);
         log.begun(as_of(RUN + 1, at(5)), &target)
     };
     assert_eq!(begun(Rules::default()), None);
@@ -191,7 +194,7 @@ fn an_entry_of_another_run_says_nothing() {
 #[test]
 fn an_entry_before_a_deleted_one_says_nothing() {
     let begun = |rules| {
-        let (log, target) = node(rules, &[5, 9], 7);
+        let (mut log, target) = node(rules, &[5, 9], 7);
         [5, 9].map(|millis| log.begun(as_of(RUN, at(millis)), &target).is_some())
     };
     assert_eq!(begun(Rules::default()), [false, true]);
@@ -200,14 +203,15 @@ fn an_entry_before_a_deleted_one_says_nothing() {
 
 #[test]
 fn only_the_very_entry_says_something() {
-    let (log, target) = node(Rules::default(), &[5, 7], 0);
-    let begun = |position| log.begun(as_of(RUN, position), &target);
-    assert!(begun(at(5)).is_some_and(|begun| begun < begun_of_latest(&log, &target)));
+    let (mut log, target) = node(Rules::default(), &[5, 7], 0);
+    let latest = begun_of_latest(&log, &target);
+    let mut begun = |position| log.begun(as_of(RUN, position), &target);
+    assert!(begun(at(5)).is_some_and(|begun| begun < latest));
     assert_eq!(begun(at(6)), None, "between two that are known");
     assert_eq!(begun(at(8)), None, "newer than what was read");
     assert_eq!(begun(Position { nonce: 0, ..at(5) }), None, "another one in its place");
-    let (log, target) = node(Rules { matches_exactly: false, ..Rules::default() }, &[5, 7], 0);
-    let begun = |position| log.begun(as_of(RUN, position), &target);
+    let (mut log, target) = node(Rules { matches_exactly: false, ..Rules::default() }, &[5, 7], 0);
+    let mut begun = |position| log.begun(as_of(RUN, position), &target);
     assert_eq!(begun(at(6)), begun(at(5)), "a purge in the place of that one was missed by some node");
     assert_eq!(begun(at(8)), begun(at(7)));
     assert_eq!(begun(Position { nonce: 0, ..at(5) }), begun(at(5)));
@@ -217,7 +221,7 @@ fn only_the_very_entry_says_something() {
 #[test]
 fn an_entry_says_nothing_before_the_log_was_read_to_its_end() {
     let begun = |rules| {
-        let (mut log, target) = (Log::with_rules(rules, 4), Counting::default());
+        let (mut log, target) = (Variant::new(rules, 4), Counting::default());
         log.connected(Some(RUN), Instant::now(), &target);
         log.replied(None, &Reply { is_full: true, ..reply(None, &[5]) }, &target);
         let early = log.begun(as_of(RUN, at(5)), &target);
@@ -302,7 +306,7 @@ fn of_a_burst_of_unsafe_requests_the_last_one_is_sent_too() {
     assert!(log.next_to_send(later(100)).is_some());
     assert_eq!(log.next_to_send(later(900)), None, "and the two are one");
     let (mut log, target) = node(Rules { sends_last_of_burst: false, ..Rules::default() }, &[5], 0);
-    let issue = |log: &mut Log, now| drop(log.issue(&message, true, now, || target.next()));
+    let issue = |log: &mut Variant, now| drop(log.issue(&message, true, now, || target.next()));
     issue(&mut log, later(0));
     assert!(log.next_to_send(later(0)).is_some());
     issue(&mut log, later(10));

@@ -5,13 +5,14 @@ use std::{ops::RangeInclusive, time::Duration};
 use futures_util::FutureExt;
 use tokio::time::{Instant, advance};
 
-use super::{
-    Cluster,
-    log::{Entry, Extent, Position, Reply},
-    registry::{Survey, registration},
-};
+use super::{Entry, Reply, Survey};
 use crate::{
     DefaultKey, MemoryStore, Purge,
+    cluster::{
+        Cluster,
+        log::{Extent, Position},
+        registry::registration,
+    },
     sequence::{Message, MessageKind, Strength},
     store::EntryId,
 };
