@@ -53,7 +53,7 @@ fn surveyed(cluster: &Cluster, run: &str, applied: u64) -> Option<u64> {
     let registered = registration(run, Some(at(applied)), NOW_MS - 9_000, None);
     let fields = vec![("n1".to_owned(), registered.clone()), ("n2".to_owned(), registered)];
     let survey = Survey { run: RUN.to_owned(), now_ms: NOW_MS, nonce: None, fields };
-    assert_eq!(cluster.shared.surveyed(survey), Vec::<String>::new());
+    assert_eq!(cluster.shared.surveyed(&survey), Vec::<String>::new());
     other(cluster)
 }
 
