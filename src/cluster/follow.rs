@@ -62,7 +62,7 @@ async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) 
         let next = shared.apply(read, reply, is_registered, refusal);
         let forgotten = fields.map(|fields| {
             looked = Some(read.asked_at);
-            shared.surveyed(Survey { run: run.clone(), now_ms: follower.now_ms(), nonce: None, fields })
+            shared.surveyed(&Survey { run: run.clone(), now_ms: follower.now_ms(), nonce: None, fields })
         });
         drop(shared);
         if let Some(forgotten) = forgotten.filter(|names| !names.is_empty()) {
@@ -89,10 +89,10 @@ impl Shared {
     }
 
     /// Notes what the registry says, and returns what is to be removed from it.
-    fn surveyed(&self, survey: Survey) -> Vec<String> {
+    fn surveyed(&self, survey: &Survey) -> Vec<String> {
         let forgotten = survey.forgotten();
-        self.known.lock().note(&survey);
-        self.standing.surveyed(survey);
+        self.known.lock().note(survey);
+        self.standing.surveyed(&self.node, survey, |applied| self.log.lock().behind_of(applied));
         forgotten
     }
 
@@ -193,3 +193,6 @@ async fn wait(shared: &Shared) {
         None => woken.await,
     }
 }
+
+#[cfg(test)]
+mod status_tests;

@@ -94,7 +94,7 @@ pub use self::shared_log::{PurgeLog, PurgeLogNode};
 use self::{
     log::{Log, Target, Ticket},
     redis::{Server, Writer},
-    registry::{Known, parse_id},
+    registry::Known,
     standing::{Said, Standing},
 };
 #[doc(no_inline)]
@@ -318,13 +318,9 @@ impl Cluster {
 
 impl Shared {
     fn status(&self) -> ClusterStatus {
-        let Said { is_connected, state, since, heard, last_error, may_evict_log, mut others } =
-            self.standing.said(&self.node);
+        let Said { is_connected, state, since, heard, last_error, may_evict_log, others } =
+            self.standing.said();
         let log = self.log.lock();
-        for other in &mut others {
-            let applied = other.position.as_deref().and_then(parse_id);
-            other.behind = applied.and_then(|applied| log.behind_of(applied));
-        }
         ClusterStatus {
             node: (&*self.node).into(),
             state,

@@ -85,6 +85,11 @@ impl<'a> Node<'a> {
         self.run == LEFT
     }
 
+    /// Whether it reads the log of this run. Ids of different runs say nothing: lost ones are larger than new ones.
+    pub(super) fn is_of(&self, run: &str) -> bool {
+        self.run == run
+    }
+
     /// How long ago it said this, by the server's clock.
     pub(super) fn silent_for(&self, now_ms: u64) -> Duration {
         Duration::from_millis(now_ms.saturating_sub(self.at_ms))
@@ -227,8 +232,7 @@ impl Survey {
         if !rules.names_silent && silent_for > SILENCE {
             return true;
         }
-        // Ids of different runs say nothing: lost ones are larger than new ones.
-        let is_of_run = node.run == self.run || !rules.compares_runs;
+        let is_of_run = node.is_of(&self.run) || !rules.compares_runs;
         let has_applied = is_of_run && node.position.is_some_and(|applied| applied >= position.id);
         has_applied && silent_for <= SILENCE || node.lease.is_some_and(|lease| is_over(lease, silent_for))
     }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::registry::{Node, SILENCE, Survey};
 use crate::{
     observe::{ClusterState, NodeStatus},
+    store::EntryId,
     trace,
 };
 
@@ -27,8 +28,9 @@ struct State {
     cut_off_since: Option<Instant>,
     may_evict_log: bool,
     has_warned: bool,
-    survey: Survey,
-    surveyed: Option<Instant>,
+    /// What the other nodes had said when the registry was last looked at.
+    others: Vec<NodeStatus>,
+    surveyed: Instant,
 }
 
 /// What a node says of itself at one moment.
@@ -54,8 +56,8 @@ impl Standing {
             cut_off_since: None,
             may_evict_log: false,
             has_warned: false,
-            survey: Survey::default(),
-            surveyed: None,
+            others: Vec::new(),
+            surveyed: Instant::now(),
         }))
     }
 
@@ -77,7 +79,7 @@ impl Standing {
         let is_news = {
             let mut state = self.0.lock();
             state.turn(false, false);
-            state.survey = Survey::default();
+            state.others.clear();
             let is_news = state.cut_off_since.is_none();
             state.cut_off_since.get_or_insert_with(Instant::now);
             state.last_error = Some(error.to_owned());
@@ -105,13 +107,15 @@ impl Standing {
         }
     }
 
-    /// The registry was looked at.
-    pub(super) fn surveyed(&self, survey: Survey) {
+    /// The registry was looked at. `behind_of` says how far a node is behind whose last entry is this one: that is
+    /// noted, since the log grows faster than the registry is looked at.
+    pub(super) fn surveyed(&self, own: &str, survey: &Survey, behind_of: impl Fn(EntryId) -> Option<u64>) {
+        let others = others(own, survey, behind_of);
         let mut state = self.0.lock();
-        (state.survey, state.surveyed) = (survey, Some(Instant::now()));
+        (state.others, state.surveyed) = (others, Instant::now());
     }
 
-    pub(super) fn said(&self, node: &str) -> Said {
+    pub(super) fn said(&self) -> Said {
         let state = self.0.lock();
         let standing = match (state.is_connected, state.is_caught_up) {
             (false, _) => ClusterState::CutOff,
@@ -125,7 +129,7 @@ impl Standing {
             heard: state.heard.map(|heard| heard.elapsed()),
             last_error: state.last_error.clone(),
             may_evict_log: state.may_evict_log,
-            others: state.others(node),
+            others: state.others_now(),
         }
     }
 }
@@ -138,22 +142,31 @@ impl State {
         }
     }
 
-    fn others(&self, own: &str) -> Vec<NodeStatus> {
-        let since = self.surveyed.map(|at| at.elapsed()).unwrap_or_default();
-        let others = self.survey.present().filter(|(name, _)| *name != own);
-        let status = |(name, node): (&str, Node<'_>)| {
-            let heard = node.silent_for(self.survey.now_ms).saturating_add(since);
-            NodeStatus {
-                name: name.into(),
-                position: node.position.map(|position| position.to_string().into()),
-                behind: None,
-                heard,
-                is_silent: heard > SILENCE,
-                validates_after: node.lease,
-            }
+    fn others_now(&self) -> Vec<NodeStatus> {
+        let since = self.surveyed.elapsed();
+        let aged = |other: &NodeStatus| {
+            let heard = other.heard.saturating_add(since);
+            NodeStatus { heard, is_silent: heard > SILENCE, ..other.clone() }
         };
-        let mut others: Vec<_> = others.map(status).collect();
-        others.sort_by(|a, b| a.name.cmp(&b.name));
-        others
+        self.others.iter().map(aged).collect()
     }
+}
+
+/// What the other nodes have said, by their names.
+fn others(own: &str, survey: &Survey, behind_of: impl Fn(EntryId) -> Option<u64>) -> Vec<NodeStatus> {
+    let status = |(name, node): (&str, Node<'_>)| {
+        let heard = node.silent_for(survey.now_ms);
+        let position = node.position.filter(|_| node.is_of(&survey.run));
+        NodeStatus {
+            name: name.into(),
+            position: node.position.map(|position| position.to_string().into()),
+            behind: position.and_then(&behind_of),
+            heard,
+            is_silent: heard > SILENCE,
+            validates_after: node.lease,
+        }
+    };
+    let mut others: Vec<_> = survey.present().filter(|(name, _)| *name != own).map(status).collect();
+    others.sort_by(|a, b| a.name.cmp(&b.name));
+    others
 }

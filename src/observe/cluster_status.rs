@@ -57,7 +57,7 @@ pub struct ClusterStatus {
     /// The entry of the log that was applied last.
     pub position: Option<Box<str>>,
     /// How many entries behind that the log had when it was last read: those are not applied yet. `None` while there is
-    /// no connection.
+    /// no connection, and until the log was read over a new one.
     pub behind: Option<u64>,
     /// Own purges that wait to be sent, or were not read back yet.
     pub waiting: usize,
@@ -84,8 +84,9 @@ pub struct NodeStatus {
     pub name: Box<str>,
     /// The entry of the log that it had applied last. `None`: it had not read the log to its end.
     pub position: Option<Box<str>>,
-    /// How many entries behind that the log had when this node last read it. The other node may have applied them since
-    /// it said so. `None`: the entry is not among the last 65,536 that were applied here, or this node is cut off.
+    /// How many entries behind that the log had when this node read what the other one has said. The other one may have
+    /// applied them since. `None`: that entry is not among the last 65,536 that were applied here by then, or is one of
+    /// another run of the server.
     pub behind: Option<u64>,
     /// How long ago it said so, by the clock of the server.
     #[cfg_attr(

@@ -68,7 +68,7 @@
 //! | `readthrough_cluster_state` | gauge | `state` | 1 for the state that the node is in, 0 for the others; as all that follow with `cluster`, only in a cluster |
 //! | `readthrough_cluster_heard_seconds` | gauge | | since the log of purges was read to its end; before the first time, since the node is cut off |
 //! | `readthrough_cluster_must_validate` | gauge | | 1 while all that is stored is confirmed before it is used, since that is too long |
-//! | `readthrough_cluster_behind` | gauge | | entries of the log that were not applied when it was last read; while the node is cut off it stays as it was |
+//! | `readthrough_cluster_behind` | gauge | | entries of the log that were not applied when it was last read; it stays as it was while the node is cut off, and until the log is read again |
 //! | `readthrough_cluster_waiting` | gauge | | own purges that wait, or were not read back yet |
 //! | `readthrough_cluster_gaps_total` | counter | | times that purges may have been missed |
 //! | `readthrough_cluster_nodes` | gauge | `state` | the other nodes: `heard`, or `silent` for more than ten seconds |

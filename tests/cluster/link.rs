@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinHandle,
     time::sleep,
 };
@@ -24,11 +24,14 @@ pub(crate) enum Fault {
     Slow(Duration),
     /// What arrives is no answer.
     Garbage,
+    /// Each read of the log waits until it is [let through](Link::let_read).
+    Held,
 }
 
 pub(crate) struct Link {
     addr: SocketAddr,
     fault: Arc<watch::Sender<Fault>>,
+    reads: Arc<Semaphore>,
     accepting: JoinHandle<()>,
 }
 
@@ -36,21 +39,23 @@ impl Link {
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (addr, fault) = (listener.local_addr().unwrap(), Arc::new(watch::Sender::new(Fault::None)));
-        let known = Arc::clone(&fault);
+        let reads = Arc::new(Semaphore::new(0));
+        let (known, let_through) = (Arc::clone(&fault), Arc::clone(&reads));
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
                 let ((mut from_client, to_client), (from_server, to_server)) =
                     (client.into_split(), server.into_split());
                 let (up, down) = (known.subscribe(), known.subscribe());
-                tokio::spawn(async move { pump(&mut from_client, to_server, up, false).await });
+                let reads = Arc::clone(&let_through);
+                tokio::spawn(async move { pump(&mut from_client, to_server, up, Some(&reads)).await });
                 tokio::spawn(async move {
                     let mut from_server = from_server;
-                    pump(&mut from_server, to_client, down, true).await;
+                    pump(&mut from_server, to_client, down, None).await;
                 });
             }
         });
-        Self { addr, fault, accepting }
+        Self { addr, fault, reads, accepting }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -60,6 +65,11 @@ impl Link {
     pub(crate) fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
     }
+
+    /// Lets one read of the log through.
+    pub(crate) fn let_read(&self) {
+        self.reads.add_permits(1);
+    }
 }
 
 impl Drop for Link {
@@ -68,13 +78,15 @@ impl Drop for Link {
     }
 }
 
-/// Forwards until one end is closed or the link is cut. Dropping `to` closes it.
+/// Forwards until one end is closed or the link is cut. Dropping `to` closes it. `reads`: of requests, by what reads of
+/// the log are let through.
 async fn pump(
     from: &mut (impl AsyncReadExt + Unpin),
     mut to: impl AsyncWriteExt + Unpin,
     mut fault: watch::Receiver<Fault>,
-    is_answer: bool,
+    reads: Option<&Semaphore>,
 ) {
+    let is_answer = reads.is_none();
     let mut buffer = vec![0; 1 << 16];
     loop {
         let now = *fault.borrow_and_update();
@@ -103,10 +115,24 @@ async fn pump(
                 sleep(if is_answer { by } else { Duration::ZERO }).await;
                 &buffer[..length]
             }
-            Fault::Half | Fault::Garbage => &buffer[..length],
+            Fault::Held if is_read(&buffer[..length]) => {
+                if let Some(reads) = reads {
+                    tokio::select! {
+                        permit = reads.acquire() => permit.unwrap().forget(),
+                        _ = fault.changed() => {}
+                    }
+                }
+                &buffer[..length]
+            }
+            Fault::Half | Fault::Garbage | Fault::Held => &buffer[..length],
         };
         if to.write_all(sent).await.is_err() {
             return;
         }
     }
+}
+
+/// Whether a read of the log is among these commands.
+fn is_read(commands: &[u8]) -> bool {
+    commands.windows(5).any(|word| word == b"XREAD")
 }

@@ -10,9 +10,10 @@ use tower_readthrough::{
 
 use super::{
     fake::{self, Fake, Saying},
+    link::{Fault, Link},
     node::{Node, until},
     remote::eventually,
-    server::{server, server_with},
+    server::{Server, server, server_with},
     support::secs,
 };
 
@@ -71,13 +72,77 @@ async fn a_node_says_how_many_entries_it_and_the_others_have_not_applied() {
     until("read back", || here.cluster.status().waiting == 0).await;
     let behind = || here.cluster.status().behind;
     until("nothing is left", || behind() == Some(0)).await;
-    until("applied there", || here.cluster.status().others.iter().any(|other| other.behind == Some(0))).await;
-    // What was said before that: the other node has a position of its own, of which this one knows the distance.
-    let position = there.cluster.status().position.unwrap();
-    assert_eq!(here.cluster.status().others[0].position, Some(position));
+    let position = |node: &Node| node.cluster.status().position;
+    until("applied there", || position(there) == position(here)).await;
+    let other = || here.cluster.status().others.remove(0);
+    until("seen", || other().position == position(here)).await;
+    assert_eq!((other().position, other().behind), (position(there), Some(0)));
     assert_eq!(here.layer.stats().snapshot().cluster.unwrap().behind, Some(0));
     server.kill();
     until("cut off", || behind().is_none()).await;
+}
+
+/// Two nodes, of which the second has heard nothing of 1,500 purges of the first, and reads the log when it is let to.
+async fn one_that_has_missed_purges(server: &Server) -> ([Node; 2], Link) {
+    let link = Link::to(server.port()).await;
+    let [here, there] = [Node::start(server, "n1"), Node::start_at(&link.url(), "n2")];
+    here.caught_up().await;
+    there.caught_up().await;
+    let position = |node: &Node| node.cluster.status().position;
+    until("at the end", || position(&here) == position(&there)).await;
+    let seen = || here.cluster.status().others;
+    until("seen", || seen().iter().any(|other| other.position == position(&there))).await;
+    link.set(Fault::Cut);
+    until("cut off", || !there.cluster.status().is_connected).await;
+    for number in 0..1_500 {
+        here.layer.purge().tag(&format!("tag-{number}"));
+    }
+    until("read back", || here.cluster.status().waiting == 0).await;
+    until("missed", || seen()[0].behind == Some(1_500)).await;
+    link.set(Fault::Held);
+    until("connected", || there.cluster.status().is_connected).await;
+    ([here, there], link)
+}
+
+/// Reads of 512 entries at a time.
+#[tokio::test]
+async fn a_node_that_was_cut_off_says_how_much_it_has_still_to_read() {
+    let Some(server) = server().await else { return };
+    let ([here, there], link) = one_that_has_missed_purges(&server).await;
+    let status = || there.cluster.status();
+    assert_eq!((status().state, status().behind), (ClusterState::CatchingUp, None));
+    for left in [988, 476, 0] {
+        link.let_read();
+        until("read", || status().behind == Some(left)).await;
+        assert_eq!(there.layer.stats().snapshot().cluster.unwrap().behind, Some(left));
+    }
+    link.set(Fault::None);
+    until("seen", || here.cluster.status().others[0].behind == Some(0)).await;
+    assert_eq!((status().gaps, status().position), (1, here.cluster.status().position));
+}
+
+/// How far it is behind is known only with a connection.
+#[cfg(feature = "metrics")]
+#[tokio::test]
+async fn each_series_of_a_cluster_is_listed_in_the_documentation_with_its_labels() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    use tower_readthrough::metrics::MetricsExporter;
+
+    use super::support::series::{listed, rows, series};
+
+    let Some(server) = server().await else { return };
+    let ([_here, there], link) = one_that_has_missed_purges(&server).await;
+    let exporter = MetricsExporter::new(&there.layer.stats(), "has missed purges").unwrap();
+    link.let_read();
+    until("read", || there.cluster.status().behind == Some(988)).await;
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || exporter.export());
+    let mut exported = series(&recorder.snapshotter());
+    exported.retain(|(name, _, _)| name.starts_with("readthrough_cluster_"));
+    assert_eq!(rows(&exported), listed(|row| row.contains("`readthrough_cluster_")));
+    let labels = vec![("cache".to_owned(), "has missed purges".to_owned())];
+    let behind = ("readthrough_cluster_behind".to_owned(), labels, DebugValue::Gauge(988.0.into()));
+    assert!(exported.contains(&behind), "{exported:?}");
 }
 
 #[tokio::test]

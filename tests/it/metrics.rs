@@ -7,11 +7,11 @@ use std::{
 };
 
 use ::metrics::{
-    self, Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, SharedString, Unit, with_local_recorder,
+    self, Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit, with_local_recorder,
 };
 use metrics_exporter_prometheus::PrometheusBuilder;
 use metrics_exporter_statsd::StatsdBuilder;
-use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tower::Layer;
 use tower_readthrough::{
     CacheKey, Forward, KeyRule, KeyRules, Lost, MemoryStore, NotStored, OriginHealth, OriginState, PurgeKind,
@@ -20,7 +20,11 @@ use tower_readthrough::{
     store::{Applied, Change, Entry, StoreStats},
 };
 
-use crate::support::{ScriptedOrigin, get, ms, ok, request, send, small_store, status};
+use crate::support::{
+    ScriptedOrigin, get, ms, ok, request, send,
+    series::{Series, listed, rows, series},
+    small_store, status,
+};
 
 fn builder(name: &str) -> ReadThroughBuilder<MemoryStore> {
     ReadThroughLayer::builder(small_store()).cache_name(name)
@@ -32,18 +36,6 @@ fn origin() -> ScriptedOrigin {
         "/broken" => status(503),
         _ => ok("hello").max_age(60).after(ms(50)),
     })
-}
-
-type Series = (String, Vec<(String, String)>, DebugValue);
-
-fn series(snapshotter: &Snapshotter) -> Vec<Series> {
-    let all = snapshotter.snapshot().into_vec().into_iter();
-    all.map(|(key, _, _, value)| {
-        let (name, labels) = key.key().clone().into_parts();
-        let label = |label: Label| (label.key().to_owned(), label.value().to_owned());
-        (name.as_str().to_owned(), labels.into_iter().map(label).collect(), value)
-    })
-    .collect()
 }
 
 /// The sum of the counters of a name with this label.
@@ -232,7 +224,7 @@ fn with_second_tier(name: &str, store: &MemoryStore) -> ReadThroughBuilder<Memor
 }
 
 /// Whether a row of the documentation is about something that there is with these features. How far a node is behind
-/// is known only with a connection.
+/// is known only with a connection: the tests with a server look at that.
 fn is_exported(row: &str) -> bool {
     let is_of = |prefix: &str| row.contains(&format!("`readthrough_{prefix}_"));
     let is_of_nodes = is_of("tier") || is_of("cluster");
@@ -264,29 +256,7 @@ async fn each_series_is_listed_in_the_documentation_with_its_labels() {
     let _cluster =
         tower_readthrough::cluster::Cluster::builder("redis://127.0.0.1:1/", layer.purge()).open().unwrap();
     exporter.export();
-    let kind = |value: &DebugValue| match value {
-        DebugValue::Counter(_) => "counter",
-        DebugValue::Gauge(_) => "gauge",
-        DebugValue::Histogram(_) => "histogram",
-    };
-    let exported: BTreeSet<_> = series(&snapshotter)
-        .iter()
-        .map(|(name, labels, value)| {
-            let labels: Vec<_> = labels[1..].iter().map(|(key, _)| format!("`{key}`")).collect();
-            format!("| `{name}` | {} | {} |", kind(value), labels.join(", ")).replace("|  |", "| |")
-        })
-        .collect();
-    let page = include_str!("../../src/observe/metrics.rs").lines();
-    let rows = page
-        .filter_map(|line| line.strip_prefix("//! ")?.starts_with("| `readthrough_").then_some(&line[4..]));
-    let listed: BTreeSet<_> = rows
-        .filter(|row| is_exported(row))
-        .map(|row| {
-            let cells: Vec<_> = row.split('|').map(str::trim).collect();
-            format!("| {} | {} | {} |", cells[1], cells[2], cells[3]).replace("|  |", "| |")
-        })
-        .collect();
-    assert_eq!(exported, listed);
+    assert_eq!(rows(&series(&snapshotter)), listed(is_exported));
 }
 
 /// The panels for a cluster ask for what there is of one, of a second tier and of a file, and for all of it.

@@ -20,29 +20,46 @@ pub(crate) struct Extent {
 #[derive(Debug, Default)]
 pub(super) struct Lag {
     applied: Option<u64>,
-    behind: Option<u64>,
+    said: Option<Said>,
+}
+
+/// What came of the last answer over this connection.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    behind: u64,
+    last: EntryId,
 }
 
 impl Lag {
-    /// Nothing is known any more.
+    /// The place in the log is lost.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
+    }
+
+    /// How much there is of the log is not known until the server says so again. What was applied of it still is.
+    pub(super) fn disconnected(&mut self) {
+        self.said = None;
     }
 
     /// So many entries were applied, up to this one. `is_first`: there is nothing before them in the log.
     pub(super) fn applied(&mut self, entries: usize, up_to: Option<EntryId>, extent: Extent, is_first: bool) {
         let Extent { added, length, last } = extent;
         let before = if is_first { Some(added.saturating_sub(length)) } else { self.applied };
-        let applied = match up_to {
+        self.applied = match up_to {
             Some(id) if id >= last => Some(added),
             _ => before.map(|before| before.saturating_add(entries as u64).min(added)),
         };
-        (self.applied, self.behind) = (applied, applied.map(|applied| added - applied));
+        self.said = self.applied.map(|applied| Said { behind: added - applied, last });
     }
 
     /// Entries that are not applied, as far as that was said.
     pub(super) fn behind(&self) -> Option<u64> {
-        self.behind
+        self.said.map(|said| said.behind)
+    }
+
+    /// Whether there was nothing after this entry, as far as that was said.
+    pub(super) fn is_end(&self, id: EntryId) -> bool {
+        self.said.is_some_and(|said| id >= said.last)
     }
 }
 
@@ -73,8 +90,22 @@ mod tests {
         // Added between the two commands.
         lag.applied(1, Some(id(1_801)), extent(1_803, 1_703), false);
         assert_eq!(lag.behind(), Some(2));
-        lag.forget();
-        assert_eq!(lag.behind(), None);
+        assert_eq!([1_802, 1_803, 1_804].map(|of| lag.is_end(id(of))), [false, true, true]);
+    }
+
+    #[test]
+    fn what_was_applied_is_known_over_a_lost_connection_and_not_over_a_lost_place() {
+        for (is_lost, behind) in [(false, Some(600)), (true, None)] {
+            let mut lag = Lag::default();
+            lag.applied(100, Some(id(100)), extent(100, 100), true);
+            lag.disconnected();
+            if is_lost {
+                lag.forget();
+            }
+            assert_eq!((lag.behind(), lag.is_end(id(100))), (None, false), "the server has not said it");
+            lag.applied(400, Some(id(500)), extent(1_100, 1_100), false);
+            assert_eq!(lag.behind(), behind);
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ mod ring;
 mod schedule_tests;
 #[cfg(test)]
 mod sim_tests;
+#[cfg(test)]
+mod variant_tests;
 
 use std::sync::Arc;
 
@@ -133,15 +135,15 @@ pub(crate) struct Log {
     floor: EntryId,
     gaps: u64,
     lag: Lag,
-    rules: Rules,
 }
 
 impl Log {
     pub(crate) fn new() -> Self {
-        Self::with_rules(Rules::default(), OUTBOX)
+        Self::with_outbox(OUTBOX)
     }
 
-    fn with_rules(rules: Rules, outbox: usize) -> Self {
+    /// So many own purges may wait.
+    fn with_outbox(most: usize) -> Self {
         Self {
             run: None,
             position: None,
@@ -149,11 +151,10 @@ impl Log {
             ring: Ring::new(RING),
             // As many again: own purges, and what was applied before a gap.
             numbers: Numbers::new(2 * RING),
-            outbox: Outbox::new(outbox),
+            outbox: Outbox::new(most),
             floor: EntryId::default(),
             gaps: 0,
             lag: Lag::default(),
-            rules,
         }
     }
 
@@ -164,7 +165,7 @@ impl Log {
         let is_first = self.run.is_none();
         // No other node can mean it.
         self.run = Some(run.unwrap_or_else(|| fastrand::u64(..)));
-        if is_new && (is_first || self.rules.new_run_is_gap) {
+        if is_new {
             self.lose(target);
         }
         if is_new && !is_first {
@@ -175,7 +176,7 @@ impl Log {
     /// The connection is lost. What was sent may not have arrived.
     pub(crate) fn disconnected(&mut self) {
         self.is_caught_up = false;
-        self.lag.forget();
+        self.lag.disconnected();
         self.send_again();
     }
 
@@ -183,24 +184,15 @@ impl Log {
     fn lose(&mut self, target: &impl Target) {
         self.gaps += 1;
         self.lag.forget();
-        self.doubt(target);
-        if !self.rules.keeps_ring {
-            self.ring.clear();
-            self.position = None;
-        }
+        target.doubt(Strength::Unproven);
+        self.ring.clear();
+        self.position = None;
         self.is_caught_up = false;
-    }
-
-    fn doubt(&self, target: &impl Target) {
-        target.doubt(if self.rules.gap_is_unproven { Strength::Unproven } else { Strength::Soft });
     }
 
     /// What was sent may not have arrived.
     pub(crate) fn send_again(&mut self) {
-        match self.rules.knows_sent {
-            true => self.outbox.send_again(),
-            false => self.outbox.forget_sent(),
-        }
+        self.outbox.send_again();
     }
 
     /// What is to be read next. The others are told before that, in the same write: what they log from then on is
@@ -227,9 +219,7 @@ impl Log {
             Some(_) => {}
             None => {
                 // What was logged and trimmed since the gap was noticed was missed as well.
-                if self.rules.doubts_twice {
-                    self.doubt(target);
-                }
+                target.doubt(Strength::Unproven);
                 self.floor = reply.deleted;
             }
         }
@@ -256,23 +246,20 @@ impl Log {
     /// By when the others were told that this node is there, if all that was logged by then is applied: the answer to
     /// this read was, and it was at the end of the log.
     pub(crate) fn heard_by<P>(&self, read: Read, reply: &Reply<P>) -> Option<Instant> {
-        let is_at_end = self.is_caught_up && !reply.is_full || !self.rules.hears_at_end;
+        let is_at_end = self.is_caught_up && !reply.is_full;
         // To the others the silence begins when they were told, and not with the answer.
-        is_at_end.then(|| if self.rules.hears_from_asking { read.asked_at } else { Instant::now() })
+        is_at_end.then_some(read.asked_at)
     }
 
     /// Whether the anchor is gone, or entries were deleted that were not read.
     fn is_gap<P>(&self, position: Position, reply: &Reply<P>) -> bool {
         // What was deleted before the log was read from its beginning is known, and stays the largest for ever.
-        let known = if self.rules.knows_deleted { self.floor.max(position.id) } else { position.id };
-        let is_anchored = reply.anchor == Some(position.nonce) || !self.rules.has_anchor;
-        let is_checked = self.rules.finds_gaps && (self.rules.checks_each_read || !self.is_caught_up);
-        is_checked && (reply.has_failed || !is_anchored || reply.deleted > known)
+        let known = self.floor.max(position.id);
+        reply.has_failed || reply.anchor != Some(position.nonce) || reply.deleted > known
     }
 
     fn apply<T: Target>(&mut self, Entry { position, purge }: &Entry<T::Purge>, target: &T) {
-        let is_again = self.rules.own == Own::AppliedTwice && self.outbox.has(position.nonce);
-        let number = self.numbers.get(position.nonce).filter(|_| !is_again).unwrap_or_else(|| {
+        let number = self.numbers.get(position.nonce).unwrap_or_else(|| {
             let number = purge.as_ref().map(|purge| target.purge(purge));
             self.numbers.note(position.nonce, number);
             number
@@ -299,19 +286,12 @@ impl Log {
             // Each of them was applied here.
             Added::Overflow => self.numbers.note(nonce, Some(self.outbox.least_number())),
         }
-        if !self.rules.sends_last_of_burst {
-            self.outbox.forget_paused(nonce);
-        }
         (number, ticket)
     }
 
     /// The next own purge to be sent. Only where the log was read to its end.
     pub(crate) fn next_to_send(&mut self, now: Instant) -> Option<Sending> {
-        let mut sending = self.is_caught_up.then(|| self.outbox.next(now))??;
-        if !self.rules.overflow_is_unproven && sending.message == Message::doubt() {
-            sending.message.strength = Strength::Soft;
-        }
-        Some(sending)
+        self.is_caught_up.then(|| self.outbox.next(now))?
     }
 
     /// When the next own purge may be sent, if it has to wait for that moment alone.
@@ -323,42 +303,23 @@ impl Log {
     /// The server has added an own purge.
     pub(crate) fn acknowledged(&mut self, position: Position) {
         self.outbox.acknowledged(position);
-        if !self.rules.resends {
-            self.outbox.read_back(position);
-        }
     }
 
     /// Up to where the log was applied when the fetch of this number began, as far as that is known.
     pub(crate) fn as_of(&self, fetch_number: u64) -> Option<AsOf> {
-        let before = if self.rules.as_of_from_begin { fetch_number } else { u64::MAX };
-        let Position { id, nonce } = self.ring.last_before(before)?;
+        let Position { id, nonce } = self.ring.last_before(fetch_number)?;
         Some(AsOf { run: self.run?, id, nonce })
     }
 
     /// The number in this node's sequence from which a fetch counts as begun, of which the writer had applied
     /// the log up to `as_of`. `None` if that entry is not known, or if purges may have been missed here.
     pub(crate) fn begun(&self, as_of: AsOf, target: &impl Target) -> Option<u64> {
-        if !self.is_caught_up && self.rules.translates_at_end {
-            return None;
-        }
-        match self.rules.begun {
-            Begun::Translated => self.translated(as_of, target),
-            Begun::UnknownAsNow => self.translated(as_of, target).or(Some(target.current())),
-            Begun::Now => Some(target.current()),
-        }
-    }
-
-    fn translated(&self, as_of: AsOf, target: &impl Target) -> Option<u64> {
         let AsOf { run, id, nonce } = as_of;
-        if Some(run) != self.run && self.rules.has_run_in_as_of || id <= self.floor && self.rules.has_floor {
+        if !self.is_caught_up || Some(run) != self.run || id <= self.floor {
             return None;
         }
-        let at = self.ring.find(Position { id, nonce }, self.rules.matches_exactly)?;
-        if self.rules.own != Own::Least {
-            return Some(self.ring.back_from(at).find_map(|at| self.numbers.get(at.nonce)?).unwrap_or(0));
-        }
-        let unread = if self.rules.cuts_at_unread { self.outbox.least_number() } else { u64::MAX };
-        let next = target.current().saturating_add(1);
+        let at = self.ring.find(Position { id, nonce })?;
+        let (unread, next) = (self.outbox.least_number(), target.current().saturating_add(1));
         Some(self.ring.least_after(at).min(unread).min(next).saturating_sub(1))
     }
 
@@ -372,15 +333,20 @@ impl Log {
         self.position
     }
 
-    /// Entries that were not applied when the log was last read. `None` while there is no connection, and where the
-    /// server does not say how many there are.
+    /// Entries that were not applied when the log was last read. `None` before that over this connection, and where
+    /// the server does not say how many there are.
     pub(crate) fn behind(&self) -> Option<u64> {
         self.lag.behind()
     }
 
-    /// Entries that a node has not applied of which this one is the last. `None` if that is not known here.
+    /// Entries that a node had not applied when the log was last read here, of which this one is the last. `None` if
+    /// that is not known.
     pub(crate) fn behind_of(&self, applied: EntryId) -> Option<u64> {
-        Some(self.ring.count_after(applied)?.saturating_add(self.behind()?))
+        let behind = self.behind()?;
+        if self.lag.is_end(applied) {
+            return Some(0);
+        }
+        Some(self.ring.count_after(applied)?.saturating_add(behind))
     }
 
     /// How often purges may have been missed, the first connection included.
@@ -391,82 +357,5 @@ impl Log {
     /// Own purges that are not read back yet.
     pub(crate) fn waiting(&self) -> usize {
         self.outbox.len()
-    }
-}
-
-/// What the tests switch off, one at a time, to see it missed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rules {
-    finds_gaps: bool,
-    new_run_is_gap: bool,
-    has_anchor: bool,
-    checks_each_read: bool,
-    doubts_twice: bool,
-    gap_is_unproven: bool,
-    knows_deleted: bool,
-    keeps_ring: bool,
-    has_run_in_as_of: bool,
-    has_floor: bool,
-    matches_exactly: bool,
-    translates_at_end: bool,
-    as_of_from_begin: bool,
-    begun: Begun,
-    own: Own,
-    cuts_at_unread: bool,
-    resends: bool,
-    knows_sent: bool,
-    sends_last_of_burst: bool,
-    overflow_is_unproven: bool,
-    hears_at_end: bool,
-    hears_from_asking: bool,
-}
-
-/// From where what was fetched elsewhere counts as begun.
-#[cfg_attr(not(test), allow(dead_code, reason = "the tests switch"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Begun {
-    Translated,
-    UnknownAsNow,
-    Now,
-}
-
-/// How an entry is paired with a local number.
-#[cfg_attr(not(test), allow(dead_code, reason = "the tests switch"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Own {
-    /// The least one of all that follows.
-    Least,
-    /// That of the last purge up to there.
-    Paired,
-    /// The same, and own purges take a second one when they are read back.
-    AppliedTwice,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            finds_gaps: true,
-            new_run_is_gap: true,
-            has_anchor: true,
-            checks_each_read: true,
-            doubts_twice: true,
-            gap_is_unproven: true,
-            knows_deleted: true,
-            keeps_ring: false,
-            has_run_in_as_of: true,
-            has_floor: true,
-            matches_exactly: true,
-            translates_at_end: true,
-            as_of_from_begin: true,
-            begun: Begun::Translated,
-            own: Own::Least,
-            cuts_at_unread: true,
-            resends: true,
-            knows_sent: true,
-            sends_last_of_burst: true,
-            overflow_is_unproven: true,
-            hears_at_end: true,
-            hears_from_asking: true,
-        }
     }
 }

@@ -281,6 +281,35 @@ impl Outbox {
         }
     }
 
+    /// Of the purges that the log may not have.
+    pub(super) fn least_number(&self) -> u64 {
+        self.numbers.first().map_or(u64::MAX, |(number, _)| *number)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+/// What only tests ask, and what only a log does that leaves out a rule.
+#[cfg(test)]
+impl Outbox {
+    /// The entry that stands for the purge of this ticket, until it is read back.
+    pub(super) fn nonce_of(&self, ticket: &Arc<Ticket>) -> Option<u64> {
+        let is_it = |own: &Arc<Ticket>| Arc::ptr_eq(own, ticket);
+        self.waiting.values().find(|waiting| waiting.tickets.iter().any(is_it)).map(|w| w.sending.nonce)
+    }
+
+    /// How many of those that asked are kept.
+    pub(super) fn tickets(&self) -> usize {
+        self.waiting.values().map(|waiting| waiting.tickets.len()).sum()
+    }
+
+    /// Whether this own purge is not read back yet.
+    pub(super) fn has(&self, nonce: u64) -> bool {
+        self.places.contains_key(&nonce)
+    }
+
     /// As if the server had none of it.
     pub(super) fn forget_sent(&mut self) {
         (self.unsent, self.paused) = (BTreeSet::new(), BTreeSet::new());
@@ -291,38 +320,11 @@ impl Outbox {
         }
     }
 
-    /// Of the purges that the log may not have.
-    pub(super) fn least_number(&self) -> u64 {
-        self.numbers.first().map_or(u64::MAX, |(number, _)| *number)
-    }
-
-    /// Whether this own purge is not read back yet.
-    pub(super) fn has(&self, nonce: u64) -> bool {
-        self.places.contains_key(&nonce)
-    }
-
     /// As if no other node needed to know, where it would have to wait.
     pub(super) fn forget_paused(&mut self, nonce: u64) {
         let place = self.places.get(&nonce).copied();
         let is_paused = |place: &Place| self.waiting.get(place).is_some_and(|w| w.not_before.is_some());
         place.filter(is_paused).and_then(|place| self.take(place));
-    }
-
-    /// The entry that stands for the purge of this ticket, until it is read back.
-    #[cfg(test)]
-    pub(super) fn nonce_of(&self, ticket: &Arc<Ticket>) -> Option<u64> {
-        let is_it = |own: &Arc<Ticket>| Arc::ptr_eq(own, ticket);
-        self.waiting.values().find(|waiting| waiting.tickets.iter().any(is_it)).map(|w| w.sending.nonce)
-    }
-
-    /// How many of those that asked are kept.
-    #[cfg(test)]
-    pub(super) fn tickets(&self) -> usize {
-        self.waiting.values().map(|waiting| waiting.tickets.len()).sum()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
     }
 }
 

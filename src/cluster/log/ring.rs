@@ -24,6 +24,7 @@ pub(super) struct Place(u64);
 
 /// The entries that were applied last, in the order of the log.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Ring {
     entries: VecDeque<Applied>,
     /// How many entries have left the ring at its front.
@@ -71,16 +72,18 @@ impl Ring {
 
     /// How many entries came after the one with this id. `None` if that is not known.
     pub(super) fn count_after(&self, id: EntryId) -> Option<u64> {
-        let index = self.entries.binary_search_by_key(&id, |entry| entry.at.id).ok()?;
-        Some((self.entries.len() - 1 - index) as u64)
+        self.index_of(id).map(|index| (self.entries.len() - 1 - index) as u64)
     }
 
-    /// Where this very entry is, if it is known. Only the tests look for less than that: the last one up to its id.
-    pub(super) fn find(&self, at: Position, is_exact: bool) -> Option<Place> {
-        let later = self.entries.partition_point(|entry| entry.at.id <= at.id);
-        let index = later.checked_sub(1)?;
-        self.entries.get(index).filter(|entry| entry.at == at || !is_exact)?;
+    /// Where this very entry is, if it is known.
+    pub(super) fn find(&self, at: Position) -> Option<Place> {
+        let index = self.index_of(at.id)?;
+        self.entries.get(index).filter(|entry| entry.at == at)?;
         Some(Place(self.gone + index as u64))
+    }
+
+    fn index_of(&self, id: EntryId) -> Option<usize> {
+        self.entries.binary_search_by_key(&id, |entry| entry.at.id).ok()
     }
 
     /// The least number of the purges after an entry, [`u64::MAX`] if there are none.
@@ -89,10 +92,10 @@ impl Ring {
         self.minima.get(later).map_or(u64::MAX, |(_, number)| *number)
     }
 
-    /// The entries up to that one, the last first.
-    pub(super) fn back_from(&self, Place(place): Place) -> impl Iterator<Item = Position> {
-        let count = usize::try_from(place.saturating_sub(self.gone)).map_or(usize::MAX, |index| index + 1);
-        self.entries.iter().take(count).rev().map(|entry| entry.at)
+    /// All entries that are known, the first first.
+    #[cfg(test)]
+    pub(super) fn positions(&self) -> impl DoubleEndedIterator<Item = Position> {
+        self.entries.iter().map(|entry| entry.at)
     }
 }
 
@@ -124,6 +127,11 @@ impl Numbers {
             self.numbers.remove(&oldest);
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn forget(&mut self, nonce: u64) {
+        self.numbers.remove(&nonce);
+    }
 }
 
 #[cfg(test)]
@@ -135,7 +143,7 @@ mod tests {
     }
 
     fn least_after(ring: &Ring, at: Position) -> Option<u64> {
-        ring.find(at, true).map(|place| ring.least_after(place))
+        ring.find(at).map(|place| ring.least_after(place))
     }
 
     proptest::proptest! {

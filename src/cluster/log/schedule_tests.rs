@@ -1,8 +1,11 @@
 //! Schedules that break one rule each, too rare for random ones.
 
-use std::cell::Cell;
+use std::{cell::Cell, ops::RangeInclusive};
 
-use super::*;
+use super::{
+    variant_tests::{Rules, Variant},
+    *,
+};
 use crate::sequence::Strength;
 
 /// Counts numbers and doubts.
@@ -60,8 +63,8 @@ fn reply(from: Option<Position>, entries: &[u64]) -> Reply<()> {
 }
 
 /// A node that has read the log of the first run to its end.
-fn node(rules: Rules, entries: &[u64], deleted: u64) -> (Log, Counting) {
-    let (mut log, target) = (Log::with_rules(rules, 4), Counting::default());
+fn node(rules: Rules, entries: &[u64], deleted: u64) -> (Variant, Counting) {
+    let (mut log, target) = (Variant::new(rules, 4), Counting::default());
     log.connected(Some(RUN), Instant::now(), &target);
     let first = Reply { deleted: at(deleted).id, ..reply(None, entries) };
     log.replied(None, &first, &target);
@@ -180,7 +183,7 @@ fn everything_is_unproven_when_a_gap_is_noticed_and_when_the_log_is_read_again()
 #[test]
 fn an_entry_of_another_run_says_nothing() {
     let begun = |rules| {
-        let (log, target) = node(rules, &[5, 6], 0);
+        let (mut log, target) = node(rules, &[5, 6], 0);
         log.begun(as_of(RUN + 1, at(5)), &target)
     };
     assert_eq!(begun(Rules::default()), None);
@@ -191,7 +194,7 @@ fn an_entry_of_another_run_says_nothing() {
 #[test]
 fn an_entry_before_a_deleted_one_says_nothing() {
     let begun = |rules| {
-        let (log, target) = node(rules, &[5, 9], 7);
+        let (mut log, target) = node(rules, &[5, 9], 7);
         [5, 9].map(|millis| log.begun(as_of(RUN, at(millis)), &target).is_some())
     };
     assert_eq!(begun(Rules::default()), [false, true]);
@@ -200,14 +203,15 @@ fn an_entry_before_a_deleted_one_says_nothing() {
 
 #[test]
 fn only_the_very_entry_says_something() {
-    let (log, target) = node(Rules::default(), &[5, 7], 0);
-    let begun = |position| log.begun(as_of(RUN, position), &target);
-    assert!(begun(at(5)).is_some_and(|begun| begun < begun_of_latest(&log, &target)));
+    let (mut log, target) = node(Rules::default(), &[5, 7], 0);
+    let latest = begun_of_latest(&log, &target);
+    let mut begun = |position| log.begun(as_of(RUN, position), &target);
+    assert!(begun(at(5)).is_some_and(|begun| begun < latest));
     assert_eq!(begun(at(6)), None, "between two that are known");
     assert_eq!(begun(at(8)), None, "newer than what was read");
     assert_eq!(begun(Position { nonce: 0, ..at(5) }), None, "another one in its place");
-    let (log, target) = node(Rules { matches_exactly: false, ..Rules::default() }, &[5, 7], 0);
-    let begun = |position| log.begun(as_of(RUN, position), &target);
+    let (mut log, target) = node(Rules { matches_exactly: false, ..Rules::default() }, &[5, 7], 0);
+    let mut begun = |position| log.begun(as_of(RUN, position), &target);
     assert_eq!(begun(at(6)), begun(at(5)), "a purge in the place of that one was missed by some node");
     assert_eq!(begun(at(8)), begun(at(7)));
     assert_eq!(begun(Position { nonce: 0, ..at(5) }), begun(at(5)));
@@ -217,7 +221,7 @@ fn only_the_very_entry_says_something() {
 #[test]
 fn an_entry_says_nothing_before_the_log_was_read_to_its_end() {
     let begun = |rules| {
-        let (mut log, target) = (Log::with_rules(rules, 4), Counting::default());
+        let (mut log, target) = (Variant::new(rules, 4), Counting::default());
         log.connected(Some(RUN), Instant::now(), &target);
         log.replied(None, &Reply { is_full: true, ..reply(None, &[5]) }, &target);
         let early = log.begun(as_of(RUN, at(5)), &target);
@@ -302,7 +306,7 @@ fn of_a_burst_of_unsafe_requests_the_last_one_is_sent_too() {
     assert!(log.next_to_send(later(100)).is_some());
     assert_eq!(log.next_to_send(later(900)), None, "and the two are one");
     let (mut log, target) = node(Rules { sends_last_of_burst: false, ..Rules::default() }, &[5], 0);
-    let issue = |log: &mut Log, now| drop(log.issue(&message, true, now, || target.next()));
+    let issue = |log: &mut Variant, now| drop(log.issue(&message, true, now, || target.next()));
     issue(&mut log, later(0));
     assert!(log.next_to_send(later(0)).is_some());
     issue(&mut log, later(10));
@@ -500,20 +504,49 @@ fn only_the_newest_purges_are_sent_again() {
     assert_eq!(sent_to(&mut log, &target, RUN + 1, now), all[1100 - 1024..]);
 }
 
+/// A read to which the server adds how much there is of the log, entry `n` of which has the id `n`.
+fn read_of(log: &mut Log, target: &Counting, entries: RangeInclusive<u64>, added: u64) -> Option<u64> {
+    let from = log.next_read(Instant::now()).from;
+    let extent = Some(Extent { added, length: added, last: at(added).id });
+    let is_full = *entries.end() < added;
+    log.replied(from, &Reply { extent, is_full, ..reply(from, &entries.collect::<Vec<_>>()) }, target);
+    log.behind()
+}
+
 /// It says how far it is behind, and how far others are.
 #[test]
 fn a_node_knows_how_much_of_the_log_it_has_not_applied() {
     let (mut log, target) = node(Rules::default(), &[1, 2, 3], 0);
     assert_eq!(log.behind(), None, "the server does not say how much there is");
-    let mut read = |entries: &[u64], added: u64, is_full: bool| {
-        let from = log.next_read(Instant::now()).from;
-        let extent = Some(Extent { added, length: added, last: at(added).id });
-        log.replied(from, &Reply { extent, is_full, ..reply(from, entries) }, &target);
-        (log.behind(), log.behind_of(at(2).id), log.behind_of(at(9).id))
+    let mut read = |entries, added| {
+        read_of(&mut log, &target, entries, added);
+        (log.behind(), [2, 8, 9, 10].map(|entry| log.behind_of(at(entry).id)))
     };
-    assert_eq!(read(&[4], 4, false), (Some(0), Some(2), None));
-    assert_eq!(read(&[5, 6], 9, true), (Some(3), Some(7), None));
-    assert_eq!(read(&[7, 8, 9], 9, false), (Some(0), Some(7), Some(0)));
+    let ahead = Some(0);
+    assert_eq!(read(4..=4, 4), (Some(0), [Some(2), ahead, ahead, ahead]));
+    assert_eq!(read(5..=6, 9), (Some(3), [Some(7), None, ahead, ahead]), "8 may be any of three");
+    assert_eq!(read(7..=9, 9), (Some(0), [Some(7), Some(1), Some(0), ahead]));
     log.disconnected();
     assert_eq!((log.behind(), log.behind_of(at(2).id)), (None, None), "nothing is heard");
+}
+
+/// Where a node was cut off there is the most that it has not applied.
+#[test]
+fn a_node_that_connects_again_knows_how_much_it_has_missed() {
+    let (mut log, target) = (Log::new(), Counting::default());
+    log.connected(Some(RUN), Instant::now(), &target);
+    assert_eq!(read_of(&mut log, &target, 1..=512, 600), Some(88));
+    for (entries, added, behind) in [(513..=1_024, 1_500, 476), (1_025..=1_536, 2_048, 512)] {
+        log.disconnected();
+        assert_eq!(log.behind(), None);
+        log.connected(Some(RUN), Instant::now(), &target);
+        assert_eq!(log.behind(), None, "nothing was heard yet");
+        assert_eq!(read_of(&mut log, &target, entries, added), Some(behind));
+    }
+    assert_eq!(read_of(&mut log, &target, 1_537..=2_048, 2_048), Some(0));
+    assert_eq!(log.gaps(), 1);
+    // Of another server it knows nothing before it has read that one's log from the beginning.
+    log.disconnected();
+    log.connected(Some(RUN + 1), Instant::now(), &target);
+    assert_eq!(read_of(&mut log, &target, 1..=512, 700), Some(188));
 }

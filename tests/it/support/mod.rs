@@ -11,6 +11,8 @@
 
 mod client;
 mod response;
+#[cfg(feature = "metrics")]
+pub(crate) mod series;
 mod setup;
 
 use std::{future::Future, pin::Pin, time::Duration};

@@ -1,4 +1,4 @@
-//! Who is there, how far each has applied the log, and what a receipt makes of that.
+//! Which nodes there are, how far each has applied the log, and what a receipt makes of that.
 //!
 //! A node registers with each read of the log, and hears by it of all that was purged. Once a receipt has said that a
 //! purge was applied everywhere, a request gets nothing that is older: not as fresh, and after a hard purge not while it is
