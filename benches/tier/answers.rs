@@ -1,7 +1,7 @@
 //! A request that the second tier answers, through the whole stack, beside a bare `GET` of the same bytes by the same
 //! library, and beside what the tier asks its remote for.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
@@ -102,7 +102,7 @@ impl Written {
             let got: Bytes = redis::cmd("GET").arg(key).query_async(bare).await.unwrap();
             sides.gets.add(began);
 
-            let asked = key[prefix.len()..].as_bytes();
+            let asked = &key.as_bytes()[prefix.len()..];
             let began = Instant::now();
             let read = remote.read(&[b"none", asked]).await.unwrap();
             sides.reads.add(began);

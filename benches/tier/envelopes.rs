@@ -1,6 +1,6 @@
 //! What it costs to write an envelope and to read it, as it is and compressed.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use tower_readthrough::{

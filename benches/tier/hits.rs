@@ -2,7 +2,9 @@
 //!
 //! Both have misses beside them, so that the tier has something to wait for.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use tower_readthrough::remote::RedisRemote;
 

@@ -2,7 +2,9 @@
 //!
 //! A third side writes and does not read, so that each has its price.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};

@@ -1,6 +1,8 @@
 //! One read of a remote, beside a bare `GET` of the same bytes by the same library.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use tower_readthrough::remote::Remote;

@@ -1,6 +1,6 @@
 //! A node that starts with an empty store, where the second tier has all that it is asked for.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use futures_util::future::join_all;
 

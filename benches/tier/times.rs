@@ -1,6 +1,8 @@
 //! How long something took, many times over.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 pub(crate) struct Times(Vec<Duration>);
 

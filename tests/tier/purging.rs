@@ -2,8 +2,7 @@
 
 use super::*;
 use http::request::Parts;
-use std::sync::{Arc, OnceLock};
-use tower_readthrough::{CacheKey, Observer, Purge, store::Applied};
+use tower_readthrough::Purge;
 
 type Purging<'a> = &'a dyn Fn(&Node);
 
@@ -307,28 +306,6 @@ async fn a_node_that_is_not_caught_up_removes_nothing() {
     assert_eq!(call.await.unwrap().body, "personal");
     node.written().await;
     assert_eq!((site.remote.calls(RemoteCall::Forget), site.remote.keys().len()), (0, 1));
-}
-
-/// It says what the node had heard when the fetch began, and not what it has heard by now.
-#[tokio::test(start_paused = true)]
-async fn what_is_purged_as_soon_as_it_is_stored_is_not_written_as_if_it_came_after_that() {
-    #[derive(Default)]
-    struct AtOnce(OnceLock<Purge>);
-    impl Observer for AtOnce {
-        fn committed(&self, _: &CacheKey, _: Applied) {
-            if let Some(purge) = self.0.get() {
-                purge.tag("red");
-            }
-        }
-    }
-    let site = Site::default();
-    let observer = Arc::new(AtOnce::default());
-    let here = site.node_with(&numbered(), |tier| tier, |cache| cache.observer(Arc::clone(&observer)));
-    assert!(observer.0.set(here.cache.purge()).is_ok());
-    here.fill("/").await;
-    let there = site.node();
-    there.get("/").await;
-    assert_eq!(there.origin.calls(), 1, "{:?}", there.tier.status().reads);
 }
 
 /// What this node knows to be purged is no source of validators either.
