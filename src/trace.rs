@@ -130,11 +130,14 @@ mod on {
         warn!(target: TARGET, error, "no connection to the server of the second tier");
     }
 
-    /// It is reached again, after so long.
+    /// It is reached, after so long.
     #[cfg(feature = "redis")]
-    pub(crate) fn remote_back(lasted: Duration) {
+    pub(crate) fn remote_back(lasted: Duration, is_first: bool) {
         let seconds = lasted.as_secs_f64();
-        warn!(target: TARGET, seconds, "connected to the server of the second tier again");
+        match is_first {
+            true => warn!(target: TARGET, seconds, "connected to the server of the second tier"),
+            false => warn!(target: TARGET, seconds, "connected to the server of the second tier again"),
+        }
     }
 
     /// The load of a snapshot file has ended.
@@ -142,7 +145,7 @@ mod on {
     pub(crate) fn file_loaded(path: &Path, end: &'static str, is_expected: bool, loaded: u64) {
         let path = path.display();
         match is_expected {
-            true => debug!(target: TARGET, %path, end, loaded, "the snapshot file was loaded"),
+            true => debug!(target: TARGET, %path, end, loaded, "the load of the snapshot file has ended"),
             false => {
                 warn!(target: TARGET, %path, end, loaded, "the snapshot file was not loaded to its end");
             }
@@ -158,7 +161,13 @@ mod on {
     /// A snapshot file was written that could not be written before.
     #[cfg(feature = "snapshot")]
     pub(crate) fn file_written_again(path: &Path) {
-        warn!(target: TARGET, path = %path.display(), "the snapshot file is written again");
+        warn!(target: TARGET, path = %path.display(), "the snapshot file was written, after writes that failed");
+    }
+
+    /// A snapshot file is written later, as is usual between the start of a process and the end of the one before.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn file_in_use(path: &Path) {
+        debug!(target: TARGET, path = %path.display(), "the snapshot file is not written yet: another process has it");
     }
 
     /// An origin is down.
@@ -178,11 +187,14 @@ mod on {
         warn!(target: TARGET, node, error, "cut off from the purges of the other nodes");
     }
 
-    /// It hears of them again, after so long.
+    /// It hears of them, after so long.
     #[cfg(feature = "redis")]
-    pub(crate) fn caught_up(node: &str, lasted: Duration) {
+    pub(crate) fn caught_up(node: &str, lasted: Duration, is_first: bool) {
         let seconds = lasted.as_secs_f64();
-        warn!(target: TARGET, node, seconds, "the purges of the other nodes are heard again");
+        match is_first {
+            true => warn!(target: TARGET, node, seconds, "the purges of the other nodes are heard"),
+            false => warn!(target: TARGET, node, seconds, "the purges of the other nodes are heard again"),
+        }
     }
 
     /// The server may drop the log of purges.
@@ -255,7 +267,7 @@ mod off {
     pub(crate) const fn remote_lost(_: &str) {}
 
     #[cfg(feature = "redis")]
-    pub(crate) const fn remote_back(_: Duration) {}
+    pub(crate) const fn remote_back(_: Duration, _: bool) {}
 
     #[cfg(feature = "snapshot")]
     pub(crate) const fn file_loaded(_: &Path, _: &'static str, _: bool, _: u64) {}
@@ -266,6 +278,9 @@ mod off {
     #[cfg(feature = "snapshot")]
     pub(crate) const fn file_written_again(_: &Path) {}
 
+    #[cfg(feature = "snapshot")]
+    pub(crate) const fn file_in_use(_: &Path) {}
+
     pub(crate) const fn outage_began() {}
 
     pub(crate) const fn outage_ended(_: Duration, _: u32) {}
@@ -274,7 +289,7 @@ mod off {
     pub(crate) const fn cut_off(_: &str, _: &str) {}
 
     #[cfg(feature = "redis")]
-    pub(crate) const fn caught_up(_: &str, _: Duration) {}
+    pub(crate) const fn caught_up(_: &str, _: Duration, _: bool) {}
 
     #[cfg(feature = "redis")]
     pub(crate) const fn log_may_be_evicted(_: &str) {}

@@ -93,17 +93,19 @@ impl Standing {
     /// What the server said was applied, and whether the log was read to its end by that. `refusal` is why it has
     /// refused some of what it was asked.
     pub(super) fn read(&self, node: &str, is_caught_up: bool, refusal: Option<String>) {
-        let lasted = {
+        let (lasted, is_first) = {
             let mut state = self.0.lock();
             state.turn(true, is_caught_up);
             state.last_error = refusal;
+            let is_first = state.heard.is_none();
             if is_caught_up {
                 state.heard = Some(Instant::now());
             }
-            state.cut_off_since.take_if(|_| is_caught_up).map(|since| since.elapsed())
+            let lasted = state.cut_off_since.take_if(|_| is_caught_up).map(|since| since.elapsed());
+            (lasted, is_first)
         };
         if let Some(lasted) = lasted {
-            trace::caught_up(node, lasted);
+            trace::caught_up(node, lasted, is_first);
         }
     }
 

@@ -26,14 +26,15 @@
 //! Each has the label `cache`, which is the [name](crate::ReadThroughBuilder::cache_name) of the cache. The values
 //! of all other labels are names of this crate, but for `origin`, the first 16 origins by their names, and `rule`, the
 //! first 64 key rules by theirs; the rest of either is `other`. A request that no rule is for has the rule `none`. The
-//! series with `rule` is there if the cache [counts by rule](crate::LookupLayer::count_by_rule).
+//! series with `rule` is there if the cache [counts by rule](crate::LookupLayer::count_by_rule). A counter begins
+//! with 0, also where what it counts comes later than the first export, such as a file.
 //!
 //! | name | kind | labels | what |
 //! |---|---|---|---|
 //! | `readthrough_requests_total` | counter | `outcome`, `reason` | requests, once the head of their response is handed on |
+//! | `readthrough_lost_total` | counter | `reason` | requests for which what is stored could not be used before the end of its lifetime |
+//! | `readthrough_collapsed_total` | counter | | requests that shared the fetch of another one |
 //! | `readthrough_rule_requests_total` | counter | `rule`, `outcome` | requests that have or could have a key, by the key rule that decides about them |
-//! | `readthrough_lost_total` | counter | `reason` | those for which what is stored could not be used before the end of its lifetime |
-//! | `readthrough_collapsed_total` | counter | | those that shared the fetch of another one |
 //! | `readthrough_stored_total` | counter | | responses that were stored |
 //! | `readthrough_not_stored_total` | counter | `reason` | responses that were not |
 //! | `readthrough_refreshes_total` | counter | `result` | background refreshes that ended |
@@ -65,19 +66,19 @@
 //! | `readthrough_origin_state` | gauge | `origin`, `state` | 1 for the state that the origin is in, 0 for the others |
 //! | `readthrough_origin_waiting` | gauge | `origin` | attempts that wait for a permit |
 //! | `readthrough_origin_under_way` | gauge | `origin` | attempts under way |
-//! | `readthrough_cluster_state` | gauge | `state` | 1 for the state that the node is in, 0 for the others; as all that follow with `cluster`, only in a cluster |
-//! | `readthrough_cluster_heard_seconds` | gauge | | since the log of purges was read to its end; before the first time, since the node is cut off |
+//! | `readthrough_cluster_state` | gauge | `state` | 1 for the state that the node is in, 0 for the others, and for all once it has left; as all that follow with `cluster`, only once it has joined |
+//! | `readthrough_cluster_heard_seconds` | gauge | | since the log of purges was read to its end; before the first time, since the node is cut off; goes on growing once it has left |
 //! | `readthrough_cluster_must_validate` | gauge | | 1 while all that is stored is confirmed before it is used, since that is too long |
-//! | `readthrough_cluster_behind` | gauge | | entries of the log that were not applied when it was last read; it stays as it was while the node is cut off, and until the log is read again |
-//! | `readthrough_cluster_waiting` | gauge | | own purges that wait, or were not read back yet |
+//! | `readthrough_cluster_behind` | gauge | | entries of the log that were not applied when it was last read; it stays as it was while the node is cut off, until the log is read again, and once the node has left |
+//! | `readthrough_cluster_waiting` | gauge | | own purges that wait, or were not read back yet; 0 once the node has left |
 //! | `readthrough_cluster_gaps_total` | counter | | times that purges may have been missed |
-//! | `readthrough_cluster_nodes` | gauge | `state` | the other nodes: `heard`, or `silent` for more than ten seconds |
-//! | `readthrough_snapshot_file_writes_total` | counter | `result` | writes of the snapshot file: `written`, or `failed`; as all that follow with `snapshot_file`, only while one is open |
-//! | `readthrough_snapshot_file_written_seconds` | gauge | | since it was last written; before the first time, since it was opened |
+//! | `readthrough_cluster_nodes` | gauge | `state` | the other nodes: `heard`, or `silent` for more than ten seconds; 0 once the node has left |
+//! | `readthrough_snapshot_file_writes_total` | counter | `result` | writes of the snapshot file: `written`, or `failed`; as all that follow with `snapshot_file`, only once one was opened |
+//! | `readthrough_snapshot_file_written_seconds` | gauge | | since it was last written; before the first time, since it was opened; goes on growing once it is closed |
 //! | `readthrough_snapshot_file_bytes` | gauge | | its length when it was last written |
 //! | `readthrough_snapshot_file_responses` | gauge | `result` | responses of the last write: `written`, or `skipped` since they do not fit into an envelope |
-//! | `readthrough_snapshot_file_load` | gauge | `end` | 1 for how the load has ended, or `loading`, 0 for the others |
-//! | `readthrough_snapshot_file_load_responses` | gauge | `result` | responses of the load: `loaded`, `unneeded`, `skipped` |
+//! | `readthrough_snapshot_file_load` | gauge | `end` | 1 for how the load has ended, or `loading`, 0 for the others, and for all while no file is open |
+//! | `readthrough_snapshot_file_load_responses` | gauge | `result` | responses of the load: `loaded`, `unneeded`, `skipped`; 0 while no file is open |
 //! | `readthrough_fetch_seconds` | histogram | | from the request of a fetch to the head of its response |
 //! | `readthrough_queue_seconds` | histogram | | of that, before the last attempt began: in the queue, and in attempts before |
 //! | `readthrough_body_bytes` | histogram | | length of the bodies that were stored |
@@ -99,12 +100,15 @@ use ::metrics::{
 };
 use parking_lot::Mutex;
 
+use self::elsewhere::Said;
 use super::{
-    FetchSample, Stats, StatsSnapshot,
-    snapshot::{OriginStats, RuleStats},
+    ClusterStatus, FetchSample, Stats, StatsSnapshot,
+    snapshot::{CoalesceStats, OriginStats, RuleStats},
     stats::Sampler,
 };
-use crate::origin::OriginState;
+#[cfg(feature = "snapshot")]
+use crate::store::SnapshotFileStats;
+use crate::{origin::OriginState, store::StoreStats};
 
 /// So many origins have labels of their own.
 const MAX_ORIGINS: usize = 16;
@@ -158,6 +162,53 @@ pub(super) struct Exported {
     count: u64,
     /// Those with labels of their own.
     origins: Vec<Box<str>>,
+    /// Of a node that may have left.
+    cluster: Option<Said<ClusterStatus>>,
+    /// It may be closed.
+    #[cfg(feature = "snapshot")]
+    file: Option<Said<SnapshotFileStats>>,
+}
+
+/// What one export hands on.
+struct Batch {
+    since: StatsSnapshot,
+    /// What the export before has read.
+    earlier: Option<StatsSnapshot>,
+    /// By their labels.
+    origins: Vec<(SharedString, OriginStats)>,
+    cluster: Option<Said<ClusterStatus>>,
+    #[cfg(feature = "snapshot")]
+    file: Option<Said<SnapshotFileStats>>,
+}
+
+impl Batch {
+    /// Whether this was not there at the export before.
+    fn is_new(&self, was_there: impl Fn(&StatsSnapshot) -> bool) -> bool {
+        !self.earlier.as_ref().is_some_and(was_there)
+    }
+
+    fn is_new_origin(&self, label: &str) -> bool {
+        self.is_new(|earlier| match label {
+            OTHER if earlier.origins.len() > MAX_ORIGINS => true,
+            label => earlier.origins.iter().any(|origin| *origin.name == *label),
+        })
+    }
+}
+
+impl Exported {
+    fn batch(&mut self, since: StatsSnapshot, earlier: Option<StatsSnapshot>) -> Batch {
+        Said::note(&mut self.cluster, since.cluster.as_ref());
+        #[cfg(feature = "snapshot")]
+        Said::note(&mut self.file, since.snapshot_file.as_ref());
+        Batch {
+            origins: labelled(&mut self.origins, &since.origins),
+            cluster: self.cluster.clone(),
+            #[cfg(feature = "snapshot")]
+            file: self.file.clone(),
+            since,
+            earlier,
+        }
+    }
 }
 
 impl MetricsExporter {
@@ -178,25 +229,34 @@ impl MetricsExporter {
 
     /// Exports what was counted since the last time, and what is now.
     pub fn export(&self) {
-        let (since, origins) = self.advance();
+        let batch = self.advance();
         let is_first = !self.has_begun.swap(true, Ordering::Relaxed);
         if is_first {
             describe();
         }
-        let scope = Scope { cache: cache_label(&self.name.0), is_first };
-        scope.requests(&since);
-        scope.responses(&since);
-        scope.gauges(&since);
-        since.second_tier.iter().for_each(|tier| scope.second_tier(tier));
-        since.cluster.iter().for_each(|cluster| scope.cluster(cluster));
+        let cache = cache_label(&self.name.0);
+        let scope = |is_new: bool| Scope { cache: cache.clone(), is_first: is_first || is_new };
+        let of = |was_there: fn(&StatsSnapshot) -> bool| scope(batch.is_new(was_there));
+        let since = &batch.since;
+        scope(false).requests(since);
+        scope(false).responses(since);
+        since.coalesce.iter().for_each(|now| of(|earlier| earlier.coalesce.is_some()).coalesce(now));
+        since.store.iter().for_each(|now| of(|earlier| earlier.store.is_some()).store(now));
+        since.second_tier.iter().for_each(|now| of(|earlier| earlier.second_tier.is_some()).second_tier(now));
+        batch.cluster.iter().for_each(|said| of(|earlier| earlier.cluster.is_some()).cluster(said));
         #[cfg(feature = "snapshot")]
-        since.snapshot_file.iter().for_each(|file| scope.snapshot_file(file));
-        since.rules.iter().for_each(|rule| scope.rule(rule));
-        origins.iter().for_each(|(name, origin)| scope.origin(name, origin));
+        batch.file.iter().for_each(|said| of(|earlier| earlier.snapshot_file.is_some()).snapshot_file(said));
+        for rule in &since.rules {
+            let is_new = batch.is_new(|earlier| earlier.rules.iter().any(|known| known.is_of_same(rule)));
+            scope(is_new).rule(rule);
+        }
+        for (label, origin) in &batch.origins {
+            scope(batch.is_new_origin(label)).origin(label, origin);
+        }
     }
 
-    /// Returns what is to be exported now, and by which labels the origins in it.
-    fn advance(&self) -> (StatsSnapshot, Vec<(SharedString, OriginStats)>) {
+    /// Returns what is to be exported now.
+    fn advance(&self) -> Batch {
         loop {
             let count = self.last.lock().count;
             // Without the lock: a store may be the user's own.
@@ -207,9 +267,8 @@ impl MetricsExporter {
                 let earlier = last.snapshot.take();
                 let since =
                     earlier.as_ref().map_or_else(|| snapshot.clone(), |earlier| snapshot.since(earlier));
-                let origins = labelled(&mut last.origins, &since.origins);
                 (last.snapshot, last.count) = (Some(snapshot), count + 1);
-                return (since, origins);
+                return last.batch(since, earlier);
             }
         }
     }
@@ -277,10 +336,10 @@ fn labelled(known: &mut Vec<Box<str>>, origins: &[OriginStats]) -> Vec<(SharedSt
     labelled
 }
 
-/// One export.
+/// One export, or a part of it.
 struct Scope {
     cache: Label,
-    /// All series are made, so that they begin with 0.
+    /// It is the first one with what is counted: all counters are made, so that they begin with 0.
     is_first: bool,
 }
 
@@ -365,21 +424,20 @@ impl Scope {
         self.count("readthrough_soft_purges_total", [], since.soft_purges);
     }
 
-    fn gauges(&self, now: &StatsSnapshot) {
-        if let Some(coalesce) = now.coalesce {
-            self.set("readthrough_fetches", [], coalesce.fetches as f64);
-            self.set("readthrough_waiters", [], coalesce.waiters as f64);
-            self.set("readthrough_held_bytes", [], coalesce.held_bytes as f64);
-            self.count("readthrough_lagged_readers_total", [], coalesce.lagged);
-        }
-        if let Some(store) = now.store {
-            self.set("readthrough_store_bytes", [], store.bytes as f64);
-            self.set("readthrough_store_capacity_bytes", [], store.capacity_bytes as f64);
-            self.set("readthrough_store_responses", [], store.responses as f64);
-            self.set("readthrough_store_markers", [], store.markers as f64);
-            self.count("readthrough_evictions_total", [], store.evictions);
-            self.count("readthrough_expirations_total", [], store.expirations);
-        }
+    fn coalesce(&self, now: &CoalesceStats) {
+        self.set("readthrough_fetches", [], now.fetches as f64);
+        self.set("readthrough_waiters", [], now.waiters as f64);
+        self.set("readthrough_held_bytes", [], now.held_bytes as f64);
+        self.count("readthrough_lagged_readers_total", [], now.lagged);
+    }
+
+    fn store(&self, now: &StoreStats) {
+        self.set("readthrough_store_bytes", [], now.bytes as f64);
+        self.set("readthrough_store_capacity_bytes", [], now.capacity_bytes as f64);
+        self.set("readthrough_store_responses", [], now.responses as f64);
+        self.set("readthrough_store_markers", [], now.markers as f64);
+        self.count("readthrough_evictions_total", [], now.evictions);
+        self.count("readthrough_expirations_total", [], now.expirations);
     }
 
     fn origin(&self, name: &SharedString, origin: &OriginStats) {

@@ -239,7 +239,7 @@ impl RuleStats {
         }
     }
 
-    fn is_of_same(&self, other: &Self) -> bool {
+    pub(super) fn is_of_same(&self, other: &Self) -> bool {
         (&self.rule, self.is_other) == (&other.rule, other.is_other)
     }
 }

@@ -182,40 +182,47 @@ impl Stats {
 
     /// Reads what this store says of itself.
     pub(crate) fn read_store(&self, store: &impl Store) {
-        let (store, mut sources) = (store.clone(), self.shared.sources.write());
         #[cfg(feature = "snapshot")]
         {
             let store = store.clone();
-            sources.file = Some(Arc::new(move || store.snapshot_file()));
+            self.read::<Source<_>>(|sources| &mut sources.file, Arc::new(move || store.snapshot_file()));
         }
-        sources.store = Some(Arc::new(move || store.stats()));
+        let store = store.clone();
+        self.read::<Source<_>>(|sources| &mut sources.store, Arc::new(move || store.stats()));
     }
 
     /// Reads what fetches hold.
     pub(crate) fn read_coalesce(&self, stats: impl Fn() -> snapshot::CoalesceStats + Send + Sync + 'static) {
-        self.shared.sources.write().coalesce = Some(Arc::new(stats));
+        self.read::<Source<_>>(|sources| &mut sources.coalesce, Arc::new(stats));
     }
 
     /// Reads how the node stands to its cluster.
     #[cfg(feature = "redis")]
     pub(crate) fn read_cluster(&self, status: impl Fn() -> Option<ClusterStatus> + Send + Sync + 'static) {
-        self.shared.sources.write().cluster = Some(Arc::new(status));
+        self.read::<Source<_>>(|sources| &mut sources.cluster, Arc::new(status));
     }
 
     /// Reads how many retries have begun.
     pub(crate) fn read_retries(&self, retries: impl Fn() -> u64 + Send + Sync + 'static) {
-        self.shared.sources.write().retries = Some(Arc::new(retries));
+        self.read::<Source<_>>(|sources| &mut sources.retries, Arc::new(retries));
     }
 
     /// Reads what a second tier says of itself.
     #[cfg(feature = "redis")]
     pub(crate) fn read_tier(&self, status: impl Fn() -> TierStatus + Send + Sync + 'static) {
-        self.shared.sources.write().tier = Some(Arc::new(status));
+        self.read::<Source<_>>(|sources| &mut sources.tier, Arc::new(status));
     }
 
     /// Reads the attempts at these origins.
     pub(crate) fn read_origins(&self, health: &OriginHealth) {
-        self.shared.sources.write().health = Some(health.clone());
+        self.read(|sources| &mut sources.health, health.clone());
+    }
+
+    /// Reads from this source from now on. The one before is dropped without the lock: it may hold a store of the
+    /// user's own.
+    fn read<T>(&self, place: impl FnOnce(&mut Sources) -> &mut Option<T>, source: T) {
+        let replaced = place(&mut self.shared.sources.write()).replace(source);
+        drop(replaced);
     }
 
     /// Calls this with each sample, beside those before.
@@ -390,5 +397,106 @@ impl Default for Stats {
 impl fmt::Debug for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Stats").field(&self.snapshot()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Weak,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    use super::*;
+    use crate::{
+        key::CacheKey,
+        sequence::Sequence,
+        store::{Change, Entry, MemoryStore},
+    };
+
+    /// Looks whether the lock is free when it is cloned and dropped, as code of the application may, and counts.
+    struct Looks {
+        stats: Weak<Shared>,
+        times: Arc<AtomicU64>,
+    }
+
+    impl Looks {
+        fn at(stats: &Stats) -> Self {
+            Self { stats: Arc::downgrade(&stats.shared), times: Arc::default() }
+        }
+
+        fn number(&self) -> u64 {
+            self.times.load(Ordering::Relaxed)
+        }
+
+        fn look(&self) {
+            let Some(shared) = self.stats.upgrade() else { return };
+            assert!(shared.sources.try_write().is_some(), "code of the application runs under the lock");
+            self.times.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Clone for Looks {
+        fn clone(&self) -> Self {
+            self.look();
+            Self { stats: Weak::clone(&self.stats), times: Arc::clone(&self.times) }
+        }
+    }
+
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            self.look();
+        }
+    }
+
+    /// A store of the application.
+    #[derive(Clone)]
+    struct Own(MemoryStore, #[allow(dead_code, reason = "cloned and dropped")] Looks);
+
+    impl Store for Own {
+        fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
+            self.0.get(key)
+        }
+
+        fn apply(&self, key: &CacheKey, change: Change) -> Applied {
+            self.0.apply(key, change)
+        }
+
+        fn sequence(&self) -> &Arc<Sequence> {
+            self.0.sequence()
+        }
+
+        fn max_response_bytes(&self) -> usize {
+            self.0.max_response_bytes()
+        }
+    }
+
+    #[test]
+    fn no_source_is_cloned_or_dropped_under_the_lock() {
+        let stats = Stats::new();
+        let looks = Looks::at(&stats);
+        let own = Own(MemoryStore::with_capacity_bytes(1 << 20), looks.clone());
+        let begun = looks.number();
+        // The second time the first ones are replaced.
+        for _ in 0..2 {
+            stats.read_store(&own);
+            let held = looks.clone();
+            stats.read_retries(move || held.number());
+            let held = looks.clone();
+            stats.read_coalesce(move || snapshot::CoalesceStats {
+                lagged: held.number(),
+                ..Default::default()
+            });
+            #[cfg(feature = "redis")]
+            {
+                let held = looks.clone();
+                stats.read_cluster(move || unreachable!("{}", held.number()));
+                let held = looks.clone();
+                stats.read_tier(move || unreachable!("{}", held.number()));
+            }
+        }
+        let sources = 3 + u64::from(cfg!(feature = "snapshot")) + 2 * u64::from(cfg!(feature = "redis"));
+        // Each was cloned twice and dropped once.
+        assert_eq!(looks.number() - begun, 3 * sources);
     }
 }

@@ -277,11 +277,13 @@ impl Link {
         self.connection.clone().ok_or_else(|| ServerError::Refused(format!("no connection: {}", why())))
     }
 
-    fn connect(&mut self, connection: Connection, now: Instant) {
+    /// Returns whether it is the first one.
+    fn connect(&mut self, connection: Connection, now: Instant) -> bool {
         self.connection = Some(connection);
         (self.made_at, self.counted_at) = (now, now);
         (self.timeouts, self.has_answered) = (0, false);
         self.connections = self.connections.saturating_add(1);
+        self.connections == 1
     }
 
     /// Returns what is to be dropped once the lock is released, and whether it has ever answered.
@@ -332,9 +334,9 @@ async fn keep_connected(shared: Arc<Shared>, address: Address) {
     loop {
         match connect(&address).await {
             Ok((connection, driver)) => {
-                shared.link.lock().connect(connection, Instant::now());
+                let is_first = shared.link.lock().connect(connection, Instant::now());
                 if let Some(lost_at) = lost_at.take() {
-                    trace::remote_back(lost_at.elapsed());
+                    trace::remote_back(lost_at.elapsed(), is_first);
                 }
                 end_of(driver, &shared).await;
                 let (ended, has_answered) = shared.link.lock().ended();

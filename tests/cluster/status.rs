@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 use tower_readthrough::{
     Stats,
     cluster::{Cluster, ClusterState, WhenCutOff},
+    remote::RedisRemote,
 };
 
 use super::{
@@ -338,4 +339,27 @@ async fn events_tell_of_changes_alone() {
         assert!(cut_off.starts_with("cut off") && back.ends_with("heard again"), "{told:?}");
         assert_eq!(told.len(), 2 * round);
     }
+}
+
+/// Where a server comes later than what uses it.
+#[cfg(feature = "tracing")]
+#[tokio::test]
+async fn what_was_never_reached_before_is_not_reached_again() {
+    if server().await.is_none() {
+        return;
+    }
+    let mut server = Server::absent();
+    // Where there is one subscriber alone, a thread without one decides for all of them.
+    let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+    let (warnings, _listening) = Warnings::listen();
+    let node = Node::start(&server, "n1");
+    let remote = RedisRemote::builder(server.url()).namespace("test").open().unwrap();
+    until("told", || warnings.told().len() == 2).await;
+    server.start().await;
+    node.caught_up().await;
+    until("connected", || remote.status().is_connected).await;
+    let mut told = warnings.told().split_off(2);
+    told.sort();
+    let expected = ["connected to the server of the second tier", "the purges of the other nodes are heard"];
+    assert_eq!(told, expected);
 }

@@ -164,17 +164,48 @@ async fn the_page_shows_what_the_snapshot_file_holds_and_what_has_failed() {
     browser.until("return !document.getElementById('file-panel').hidden").await;
     browser.until("return document.getElementById('file-load').textContent.startsWith('missing')").await;
     assert_eq!(browser.text("#file-written").await, "never");
+    let note = async || browser.text("#file-note").await;
+    assert!(note().await.starts_with("This process has not written it yet"), "{}", note().await);
     let service = Client::new(cache.layer(ScriptedOrigin::always(|| Answer::ok("x").max_age(60))));
     service.get("/").send().await.expect_status(200);
     file.write().await.expect("it is written");
     browser.until("return document.getElementById('file-responses').textContent === '1'").await;
     assert_eq!(browser.text("#file-writes").await, "1 written, 0 failed");
+    assert_eq!(note().await, "The next process loads what was stored when it was last written.");
     std::fs::create_dir(directory.join("cache.tmp")).expect("a directory in the way");
     assert!(file.write().await.is_err());
     browser
         .until("return document.getElementById('file-note').textContent.startsWith('The last write failed')")
         .await;
     assert_eq!(browser.text("#file-writes").await, "1 written, 1 failed");
+    assert_eq!(browser.errors().await, Vec::<String>::new());
+    std::fs::remove_dir_all(&directory).expect("it is removed");
+}
+
+#[tokio::test]
+async fn the_page_says_why_the_snapshot_file_is_not_written_and_was_not_loaded() {
+    let browser = browser!();
+    let directory = std::env::temp_dir().join(format!("trt-dashboard-waits-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    std::fs::write(directory.join("cache"), "something else").expect("a file");
+    let store = || MemoryStore::builder(1 << 20).snapshots(true).build().expect("a store");
+    let (old, new) = (store(), store());
+    let cache = ReadThroughLayer::builder(new.clone()).build().expect("a cache");
+    open(&browser, &cache).await;
+    let of = |store| SnapshotFile::builder(store, directory.join("cache"));
+    let old = of(old).open().expect("a file");
+    let file = of(new).overlapping(true).open().expect("a file");
+    file.loaded().await;
+    let is_told =
+        |what: &str| format!("return document.getElementById('file-note').textContent === '{what}'");
+    let damaged = "At the start it was not loaded to its end: the rest cannot be read (wrong-length).";
+    let waits = "Another process has the file: it is written once that process has ended.";
+    browser.until(&is_told(&format!("{waits} {damaged}"))).await;
+    drop(old);
+    file.write().await.expect("it is written");
+    let written = "The next process loads what was stored when it was last written.";
+    browser.until(&is_told(&format!("{written} {damaged}"))).await;
+    assert_eq!(browser.text("#file-writes").await, "1 written, 0 failed");
     assert_eq!(browser.errors().await, Vec::<String>::new());
     std::fs::remove_dir_all(&directory).expect("it is removed");
 }

@@ -14,8 +14,9 @@ use metrics_exporter_statsd::StatsdBuilder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tower::Layer;
 use tower_readthrough::{
-    CacheKey, Forward, KeyRule, KeyRules, Lost, MemoryStore, NotStored, OriginHealth, OriginState, PurgeKind,
-    ReadThroughBuilder, ReadThroughLayer, Refused, Sequence, Stale, Stats, Store, Unkeyed,
+    CacheKey, Forward, KeyRule, KeyRules, LookupLayer, Lost, MemoryStore, NotStored, OriginHealth,
+    OriginState, PurgeKind, ReadThroughBuilder, ReadThroughLayer, Refused, Sequence, Stale, Stats, Store,
+    Unkeyed,
     metrics::MetricsExporter,
     store::{Applied, Change, Entry, StoreStats},
 };
@@ -25,6 +26,8 @@ use crate::support::{
     series::{Series, listed, rows, series},
     small_store, status,
 };
+#[cfg(feature = "snapshot")]
+use tower_readthrough::store::SnapshotFile;
 
 fn builder(name: &str) -> ReadThroughBuilder<MemoryStore> {
     ReadThroughLayer::builder(small_store()).cache_name(name)
@@ -478,4 +481,189 @@ async fn an_exporter_in_place_of_another_one_goes_on_where_that_has_ended() {
     let other = MetricsExporter::new(&layer.stats(), "again, but another").unwrap();
     other.export();
     assert_eq!(hits(&series(&snapshotter)), 2);
+}
+
+/// What a gauge has with these labels, beside that of the cache.
+#[cfg(any(feature = "snapshot", feature = "redis"))]
+fn gauge(series: &[Series], name: &str, labels: &[(&str, &str)]) -> f64 {
+    let is_it = |own: &[(String, String)]| {
+        own[1..].iter().map(|(key, value)| (&**key, &**value)).eq(labels.iter().copied())
+    };
+    match series.iter().find(|(own, own_labels, _)| own == name && is_it(own_labels)) {
+        Some((_, _, DebugValue::Gauge(value))) => value.into_inner(),
+        other => panic!("{name} {labels:?}: {other:?}"),
+    }
+}
+
+/// For which values of this label there is the series.
+fn values<'a>(series: impl IntoIterator<Item = &'a Series>, name: &str, label: &str) -> BTreeSet<String> {
+    let labels = series.into_iter().filter(|(own, ..)| own == name).flat_map(|(_, labels, _)| labels);
+    labels.filter(|(key, _)| key == label).map(|(_, value)| value.clone()).collect()
+}
+
+/// Which of these values is 1 while all others are 0. None: none is.
+#[cfg(any(feature = "snapshot", feature = "redis"))]
+fn marked(series: &[Series], name: &str, label: &str) -> Vec<String> {
+    let mut marked = Vec::new();
+    for value in values(series, name, label) {
+        match gauge(series, name, &[(label, &value)]) {
+            0.0 => {}
+            1.0 => marked.push(value),
+            other => panic!("{name} of {value}: {other}"),
+        }
+    }
+    marked
+}
+
+/// A counter that begins with what it counts hides that from a rate.
+#[tokio::test(start_paused = true)]
+async fn counters_of_what_comes_later_begin_with_0() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let rules = KeyRules::builder().rule(KeyRule::path("/a").name("a")).build().unwrap();
+    let health = OriginHealth::builder()
+        .origin(|head| head.uri.path().trim_start_matches('/').to_owned().into())
+        .build()
+        .unwrap();
+    let layer = builder("later").key(rules).count_by_rule().outage(health).build().unwrap();
+    let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
+    exporter.export();
+    let early = series(&snapshotter);
+    assert_eq!(
+        values(&early, "readthrough_rule_requests_total", "rule"),
+        ["none", "other"].map(str::to_owned).into()
+    );
+    get(&service, "/a").await;
+    exporter.export();
+    let late = series(&snapshotter);
+    let of = |key: &str| {
+        let own = (key.to_owned(), "a".to_owned());
+        late.iter().filter(move |(_, labels, _)| labels.contains(&own))
+    };
+    assert_eq!(
+        values(of("rule"), "readthrough_rule_requests_total", "outcome"),
+        ["hit", "stale", "forwarded", "unkeyed", "refused", "failed"].map(str::to_owned).into()
+    );
+    assert_eq!(
+        values(of("origin"), "readthrough_failed_attempts_total", "result"),
+        ["failed", "timed-out", "too-many"].map(str::to_owned).into()
+    );
+    // Of numbers that were exported before there was a cache.
+    let stats = Stats::new();
+    let exporter = MetricsExporter::new(&stats, "later still").unwrap();
+    exporter.export();
+    let _layer = LookupLayer::new(small_store()).counted_by(&stats);
+    exporter.export();
+    let all = series(&snapshotter);
+    let is_there = |(name, labels, _): &Series| {
+        name == "readthrough_evictions_total" && labels.contains(&("cache".into(), "later still".into()))
+    };
+    assert!(all.iter().any(is_there));
+}
+
+/// An alarm on the age of the file is raised although nothing says any more how old it is.
+#[cfg(feature = "snapshot")]
+#[tokio::test(start_paused = true)]
+async fn the_series_of_a_file_begin_when_it_is_opened_and_say_when_it_is_no_more() {
+    const LOAD: &str = "readthrough_snapshot_file_load";
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let directory = crate::snapshot_file::Directory::new();
+    let store = MemoryStore::builder(1 << 20).snapshots(true).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).cache_name("file").build().unwrap();
+    let exporter = layer.metrics().unwrap();
+    let exported = || {
+        exporter.export();
+        series(&snapshotter)
+    };
+    assert!(!exported().iter().any(|(name, ..)| name.starts_with("readthrough_snapshot_file")));
+    let open = || SnapshotFile::builder(store.clone(), directory.file()).open().unwrap();
+    let file = open();
+    file.loaded().await;
+    let opened = exported();
+    assert_eq!(
+        values(&opened, "readthrough_snapshot_file_writes_total", "result"),
+        ["failed", "written"].map(str::to_owned).into()
+    );
+    assert_eq!(marked(&opened, LOAD, "end"), ["missing"]);
+
+    let bytes = file.write().await.unwrap().bytes;
+    let age = |series: &[Series]| gauge(series, "readthrough_snapshot_file_written_seconds", &[]);
+    tokio::time::advance(ms(7000)).await;
+    assert_eq!(age(&exported()), 7.0);
+    drop(file);
+    for seconds in [7.0, 57.0, 107.0] {
+        let gone = exported();
+        assert_eq!((age(&gone), marked(&gone, LOAD, "end")), (seconds, vec![]));
+        let load = gauge(&gone, "readthrough_snapshot_file_load_responses", &[("result", "loaded")]);
+        assert_eq!((load, gauge(&gone, "readthrough_snapshot_file_bytes", &[])), (0.0, bytes as f64));
+        tokio::time::advance(ms(50_000)).await;
+    }
+    // Another one takes its place.
+    let file = open();
+    file.loaded().await;
+    let again = exported();
+    assert_eq!((age(&again), marked(&again, LOAD, "end")), (0.0, vec!["complete".to_owned()]));
+    file.write().await.unwrap();
+    assert_eq!(sum(&exported(), "readthrough_snapshot_file_writes_total", ("result", "written")), 1);
+    // Also between two exports.
+    drop(file);
+    tokio::time::advance(ms(1)).await;
+    let file = open();
+    file.write().await.unwrap();
+    assert_eq!(sum(&exported(), "readthrough_snapshot_file_writes_total", ("result", "written")), 1);
+}
+
+#[cfg(feature = "snapshot")]
+#[test]
+fn a_load_that_was_aborted_is_exported_as_such() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let directory = crate::snapshot_file::Directory::new();
+    let store = MemoryStore::builder(1 << 20).snapshots(true).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).cache_name("aborted").build().unwrap();
+    let _file = crate::snapshot_file::never_loaded(&store, &directory.file());
+    with_local_recorder(&recorder, || layer.metrics().unwrap().export());
+    assert_eq!(marked(&series(&snapshotter), "readthrough_snapshot_file_load", "end"), ["aborted"]);
+}
+
+/// A node that is no part of its cluster any more hears of no purges.
+#[cfg(feature = "redis")]
+#[tokio::test(start_paused = true)]
+async fn the_series_of_a_node_begin_when_it_joins_and_say_when_it_has_left() {
+    use tower_readthrough::cluster::{Cluster, WhenCutOff};
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let layer = builder("node").build().unwrap();
+    let exporter = layer.metrics().unwrap();
+    let exported = || {
+        exporter.export();
+        series(&snapshotter)
+    };
+    assert!(!exported().iter().any(|(name, ..)| name.starts_with("readthrough_cluster")));
+    // Its tasks get no turn.
+    let when_cut_off = WhenCutOff::ValidateAfter(ms(20_000));
+    let cluster = Cluster::builder("redis://127.0.0.1:1/", layer.purge()).when_cut_off(when_cut_off);
+    let cluster = cluster.open().unwrap();
+    layer.purge().tag("a");
+    let joined = exported();
+    assert_eq!(sum(&joined, "readthrough_cluster_gaps_total", ("cache", "node")), 0);
+    assert!(values(&joined, "readthrough_cluster_gaps_total", "cache").contains("node"));
+    assert_eq!(marked(&joined, "readthrough_cluster_state", "state"), ["cut-off"]);
+    let of = |series: &[Series]| {
+        ["heard_seconds", "waiting", "must_validate"]
+            .map(|name| gauge(series, &format!("readthrough_cluster_{name}"), &[]))
+    };
+    assert_eq!(of(&joined), [0.0, 1.0, 1.0]);
+    drop(cluster);
+    for seconds in [0.0, 30.0, 60.0] {
+        let left = exported();
+        assert_eq!(marked(&left, "readthrough_cluster_state", "state"), Vec::<String>::new());
+        // It confirms all that it has.
+        assert_eq!(of(&left), [seconds, 0.0, 1.0]);
+        tokio::time::advance(ms(30_000)).await;
+    }
 }

@@ -80,6 +80,15 @@ impl Process {
     }
 }
 
+/// A file whose runtime has ended before anything of it was loaded.
+pub(crate) fn never_loaded(store: &MemoryStore, path: &Path) -> SnapshotFile {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let ended = runtime.handle().clone();
+    runtime.shutdown_background();
+    let _inside = ended.enter();
+    SnapshotFile::builder(store.clone(), path).open().unwrap()
+}
+
 /// Pages that are fresh for 100 s, each with a tag of its own and one for all; a 304 where nothing changed.
 fn site() -> ScriptedOrigin {
     ScriptedOrigin::new(|_, head| {
@@ -385,13 +394,33 @@ async fn one_process_writes_a_file() {
     assert_eq!(report.loaded, 1, "to read it needs no lock");
     let refused = second.file.write().await.unwrap_err();
     assert!(matches!(refused, SnapshotFileError::InUse(_)), "{refused}");
-    assert_eq!(second.file.stats().failed_writes, 1);
     let clone = first.file.clone();
     drop(first);
     assert!(second.file.write().await.is_err(), "another handle still has it");
     drop(clone);
     second.file.write().await.unwrap();
     assert_eq!((second.file.stats().writes, second.file.stats().last_error), (1, None));
+}
+
+/// Each deployment of a service that overlaps with itself has such writes: they are no failures.
+#[tokio::test]
+async fn a_write_that_waits_for_another_process_has_not_failed() {
+    let directory = Directory::new();
+    let (first, _) = Process::start(&directory.file()).await;
+    let (second, _) = Process::start_with(&directory.file(), |file| file.overlapping(true)).await;
+    let said = |process: &Process| {
+        let stats = process.file.stats();
+        (stats.waits_for_lock, stats.writes, stats.failed_writes, stats.last_error)
+    };
+    assert_eq!(said(&first), (false, 0, 0, None));
+    assert_eq!(said(&second), (true, 0, 0, None), "before it is written");
+    for _ in 0..2 {
+        assert!(matches!(second.file.write().await, Err(SnapshotFileError::InUse(_))));
+        assert_eq!(said(&second), (true, 0, 0, None));
+    }
+    drop(first);
+    second.file.write().await.unwrap();
+    assert_eq!(said(&second), (false, 1, 0, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -586,6 +615,19 @@ async fn the_numbers_of_the_cache_say_what_its_file_does() {
     assert_eq!(seen.load.map(|load| load.end), Some(LoadEnd::Missing));
     drop(file);
     assert_eq!(layer.stats().snapshot().snapshot_file, None);
+}
+
+/// As where a process ends while it starts. The numbers must not say for ever that it is being loaded.
+#[tokio::test]
+async fn a_load_that_cannot_begin_is_aborted() {
+    let directory = Directory::new();
+    let store = MemoryStore::builder(1 << 20).snapshots(true).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).build().unwrap();
+    let file = never_loaded(&store, &directory.file());
+    assert_eq!(file.loaded().await.end, LoadEnd::Aborted);
+    for stats in [file.stats(), layer.stats().snapshot().snapshot_file.unwrap()] {
+        assert_eq!(stats.load.map(|load| load.end), Some(LoadEnd::Aborted));
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,14 @@ use ::tracing::{
     span::{Attributes, Id, Record},
     subscriber::{DefaultGuard, NoSubscriber, set_default},
 };
+#[cfg(feature = "snapshot")]
+use tokio::runtime::Runtime;
 use tower::{Layer as _, ServiceExt};
+#[cfg(feature = "snapshot")]
+use tower_readthrough::{
+    MemoryStore,
+    store::{LoadEnd, SnapshotFile},
+};
 use tower_readthrough::{OriginHealth, OriginState, ReadThroughLayer, Rules};
 use tracing_subscriber::{
     Layer, Registry,
@@ -279,4 +286,93 @@ async fn the_spans_of_a_fetch_and_its_request_end_with_them_whoever_still_reads(
         assert!(seen.iter().any(|own| own == line), "{line}: {seen:#?}");
     }
     assert_eq!(collect(follower.unwrap()).await.body, "all of it");
+}
+
+/// A runtime whose blocking threads, which read and write files, have this subscriber.
+#[cfg(feature = "snapshot")]
+fn with_files_told<S: Subscriber + Send + Sync>(
+    subscriber: impl Fn() -> S + Send + Sync + 'static,
+) -> Runtime {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.on_thread_start(move || std::mem::forget(listen(subscriber())));
+    runtime.build().unwrap()
+}
+
+#[cfg(feature = "snapshot")]
+fn store_for_files() -> MemoryStore {
+    MemoryStore::builder(1 << 20).snapshots(true).build().unwrap()
+}
+
+/// A new namespace, and two processes that overlap for a moment, are part of a deployment.
+#[cfg(feature = "snapshot")]
+#[test]
+fn what_is_part_of_a_deployment_is_no_warning() {
+    let (capture, directory) = (Capture::default(), crate::snapshot_file::Directory::new());
+    let runtime = with_files_told({
+        let capture = capture.clone();
+        move || subscriber(&capture, LevelFilter::DEBUG)
+    });
+    runtime.block_on(async {
+        let of = |name: &str| SnapshotFile::builder(store_for_files(), directory.file()).namespace(name);
+        let old = of("shop 1").open().unwrap();
+        old.write().await.unwrap();
+        let new = of("shop 2").overlapping(true).open().unwrap();
+        assert_eq!(new.loaded().await.end, LoadEnd::OtherNamespace);
+        assert!(new.write().await.is_err());
+        drop(old);
+        new.write().await.unwrap();
+    });
+    // Its threads have ended.
+    drop(runtime);
+    let told = capture.take();
+    let is_told = |what: &str| told.iter().any(|line| line.starts_with("DEBUG ") && line.contains(what));
+    assert!(is_told("other-namespace") && is_told("another process has it"), "{told:?}");
+    assert!(told.iter().all(|line| line.starts_with("DEBUG ")), "{told:?}");
+}
+
+#[cfg(feature = "snapshot")]
+#[test]
+fn a_write_that_fails_is_told_once_and_so_is_the_next_one_that_works() {
+    let (capture, directory) = (Capture::default(), crate::snapshot_file::Directory::new());
+    let runtime = with_files_told({
+        let capture = capture.clone();
+        move || subscriber(&capture, LevelFilter::WARN)
+    });
+    // A directory where the second file is to be.
+    let obstacle = directory.file().with_file_name("cache.tmp");
+    std::fs::create_dir(&obstacle).unwrap();
+    runtime.block_on(async {
+        let file = SnapshotFile::builder(store_for_files(), directory.file()).open().unwrap();
+        assert!(file.write().await.is_err() && file.write().await.is_err());
+        std::fs::remove_dir(&obstacle).unwrap();
+        file.write().await.unwrap();
+        file.write().await.unwrap();
+    });
+    drop(runtime);
+    let told = capture.take();
+    let [fails, works] = &told[..] else { panic!("{told:?}") };
+    assert!(fails.contains("cannot be written"), "{told:?}");
+    // It was never written before.
+    assert!(works.contains("was written") && !works.contains("again"), "{told:?}");
+}
+
+/// A subscriber is code of the application.
+#[cfg(feature = "snapshot")]
+#[test]
+fn a_subscriber_that_panics_changes_nothing_about_a_load() {
+    struct Panics;
+    impl<S: Subscriber> Layer<S> for Panics {
+        fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
+            panic!("as the test wants it")
+        }
+    }
+    let directory = crate::snapshot_file::Directory::new();
+    let runtime = with_files_told(|| Registry::default().with(Panics));
+    let file = runtime.block_on(async {
+        let file = SnapshotFile::builder(store_for_files(), directory.file()).open().unwrap();
+        assert_eq!(file.loaded().await.end, LoadEnd::Missing);
+        file
+    });
+    drop(runtime);
+    assert_eq!(file.stats().load.map(|load| load.end), Some(LoadEnd::Missing));
 }

@@ -62,7 +62,7 @@ pub enum LoadEnd {
     Bad(store::EnvelopeError),
     /// The file could not be read.
     Io(io::ErrorKind),
-    /// The last handle was dropped, or the runtime was shut down.
+    /// The last handle was dropped, the runtime was shut down, or what loads has panicked.
     Aborted,
 }
 
@@ -102,7 +102,7 @@ impl LoadEnd {
 
     /// Whether nothing is wrong with the file.
     pub(super) const fn is_expected(self) -> bool {
-        matches!(self, Self::Complete | Self::Missing | Self::Full | Self::Aborted)
+        !matches!(self, Self::Bad(_) | Self::Io(_))
     }
 }
 

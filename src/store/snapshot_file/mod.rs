@@ -66,7 +66,7 @@ pub use self::{
 };
 use self::{
     lock::FileLock,
-    status::{News, Writes},
+    status::{News, Progress},
 };
 #[cfg(doc)]
 use crate::store::StoredResponse;
@@ -143,10 +143,9 @@ struct Shared {
     settings: Settings,
     /// `None` for as long as another process has it.
     lock: Mutex<Option<FileLock>>,
-    loaded: watch::Receiver<Option<LoadReport>>,
     /// Held while the file is written.
     writing: Arc<tokio::sync::Mutex<()>>,
-    writes: Mutex<Writes>,
+    progress: Arc<Progress>,
 }
 
 /// A longer one cannot be written.
@@ -178,8 +177,9 @@ impl SnapshotFileBuilder {
     }
 
     /// Whether the file may be opened while another process has it, such as the one before this one, which
-    /// still has requests to finish. Then it is loaded at once, and written once the other process has ended;
-    /// writes before that fail. Default: no, and [`open`](Self::open) refuses.
+    /// still has requests to finish. Then it is loaded at once, and written once the other process has ended: before
+    /// that the interval [waits](SnapshotFileStats::waits_for_lock), and [`write`](SnapshotFile::write) returns
+    /// [`InUse`](SnapshotFileError::InUse). Default: no, and [`open`](Self::open) refuses.
     pub fn overlapping(mut self, is_allowed: bool) -> Self {
         self.settings.is_overlapping = is_allowed;
         self
@@ -205,22 +205,18 @@ impl SnapshotFileBuilder {
             return Err(SnapshotFileError::Setting { setting: "trust_freshness", reason });
         }
         let (report, loaded) = watch::channel(None);
-        let shared = Arc::new(Shared {
-            store,
-            settings,
-            lock: Mutex::new(lock),
-            loaded,
-            writing: Arc::default(),
-            writes: Mutex::new(Writes::new()),
-        });
-        let file = Arc::downgrade(&shared);
-        shared.store.file().set(move || file.upgrade().map(|shared| shared.stats()));
+        let progress = Arc::new(Progress::new(loaded, lock.is_none()));
+        store.file().set(&progress);
+        let (lock, writing) = (Mutex::new(lock), Arc::default());
+        let shared = Arc::new(Shared { store, settings, lock, writing, progress });
         let load = load::Load::new(&shared.store, &shared.settings, Arc::downgrade(&shared));
         let path = shared.settings.path.clone();
         runtime.spawn_blocking(move || {
             let loaded = load.run();
-            trace::file_loaded(&path, loaded.end.as_str(), loaded.end.is_expected(), loaded.loaded);
+            let (end, count) = (loaded.end, loaded.loaded);
+            // First: a subscriber of events, which may panic, is code of the application.
             report.send_replace(Some(loaded));
+            trace::file_loaded(&path, end.as_str(), end.is_expected(), count);
         });
         if let Some(every) = shared.settings.every {
             runtime.spawn(write_every(every, Arc::downgrade(&shared)));
@@ -283,16 +279,13 @@ impl SnapshotFile {
 
     /// Waits for the end of the load, and returns what came of it.
     pub async fn loaded(&self) -> LoadReport {
-        let mut loaded = self.shared.loaded.clone();
-        let report = loaded.wait_for(Option::is_some).await.ok().and_then(|report| report.clone());
-        // The runtime ends, and with it what loads.
-        report.unwrap_or_else(LoadReport::aborted)
+        self.shared.progress.loaded().await
     }
 
     /// Returns what it has done so far. The [statistics](crate::StatsSnapshot::snapshot_file) of a cache with this store
     /// say the same; of several files of one store, of the one that was opened last.
     pub fn stats(&self) -> SnapshotFileStats {
-        self.shared.stats()
+        self.shared.progress.stats()
     }
 
     /// Returns where the file is.
@@ -304,18 +297,13 @@ impl SnapshotFile {
 impl Shared {
     fn write(&self) -> Result<WriteReport, SnapshotFileError> {
         let written = self.take_lock().and_then(|()| write::write(&self.store, &self.settings));
-        let news = self.writes.lock().note(written.as_ref());
-        match (news, &written) {
+        match (self.progress.note(written.as_ref()), &written) {
             (News::FailsNow, Err(error)) => trace::file_not_written(error),
+            (News::Waits, _) => trace::file_in_use(&self.settings.path),
             (News::WorksAgain, _) => trace::file_written_again(&self.settings.path),
             _ => {}
         }
         written
-    }
-
-    fn stats(&self) -> SnapshotFileStats {
-        let load = self.loaded.borrow().clone();
-        self.writes.lock().stats(load)
     }
 
     fn take_lock(&self) -> Result<(), SnapshotFileError> {
