@@ -32,7 +32,7 @@
 //! | name | kind | labels | what |
 //! |---|---|---|---|
 //! | `readthrough_requests_total` | counter | `outcome`, `reason` | requests, once the head of their response is handed on |
-//! | `readthrough_lost_total` | counter | `reason` | requests for which what is stored could not be used before the end of its lifetime |
+//! | `readthrough_lost_total` | counter | `reason` | requests whose stored response was stale or gone for another reason than the end of its lifetime |
 //! | `readthrough_collapsed_total` | counter | | requests that shared the fetch of another one |
 //! | `readthrough_rule_requests_total` | counter | `rule`, `outcome` | requests that have or could have a key, by the key rule that decides about them |
 //! | `readthrough_stored_total` | counter | | responses that were stored |

@@ -1,7 +1,7 @@
 //! What a node gets from the tier, and what it says of it.
 
-use super::*;
-use http::request::Parts;
+use super::{support::Body, *};
+use http::{HeaderValue, Request, request::Parts};
 use tower::ServiceBuilder;
 use tower_readthrough::{
     CacheStatus, DefaultKey, FillLayer, KeyLayer, LookupLayer, Purge, Purpose, Rules, StaleIfErrorLayer,
@@ -431,4 +431,26 @@ async fn what_is_stored_here_is_confirmed_rather_than_what_is_doubtful_elsewhere
     let last = here.origin.last_request();
     assert_eq!(last.headers["if-none-match"], "\"0\"");
     assert_eq!(here.count(TierRead::Unneeded), 1);
+}
+
+/// As if it had come with them: what a layer below adds to the request counts for what it may be answered with.
+#[tokio::test(start_paused = true)]
+async fn credentials_that_are_added_below_the_tier_count() {
+    let site = Site::default();
+    site.node().fill("/").await;
+    let (store, tier) = (store(), Tier::builder(site.remote.clone()).build().unwrap());
+    let origin = numbered();
+    let with_credentials = |mut request: Request<Body>| {
+        request.headers_mut().insert("authorization", HeaderValue::from_static("Basic dQ=="));
+        request
+    };
+    let service = ServiceBuilder::new()
+        .layer(KeyLayer::new(DefaultKey::new()))
+        .layer(TierLayer::new(store.clone(), tier.clone()).unwrap())
+        .map_request(with_credentials)
+        .layer(FillLayer::new(store.clone()))
+        .service(origin.clone());
+    let _log = site.log.join(&Purge::of(store, DefaultKey::new())).unwrap();
+    get(&service, "/").await;
+    assert_eq!((tier.status().reads.get(TierRead::Fresh), origin.calls()), (1, 1));
 }

@@ -191,7 +191,6 @@ pub(super) fn judge<St: Store>(
             is_configured: snapshot.lifetimes.is_configured,
             ..store::Lifetimes::default()
         };
-        snapshot.is_unproven = true;
     }
     // Before the first purge: all that are known count.
     let Ok(response) = snapshot.restore_as(begun.unwrap_or(0), &key, &loading, moment) else {
