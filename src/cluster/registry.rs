@@ -107,7 +107,7 @@ struct LastWord {
 }
 
 impl Known {
-    /// Notes who is there now.
+    /// Notes which nodes are there now.
     pub(super) fn note(&mut self, survey: &Survey) {
         for (name, node) in survey.nodes() {
             match node {
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_left_is_not_waited_for_and_who_is_silent_is_forgotten_after_an_hour() {
+    fn a_node_that_has_left_is_not_waited_for_and_a_silent_one_is_forgotten_after_an_hour() {
         let now = NOW + 10 * FORGOTTEN_AFTER_MS;
         let old = survey(&[
             ("n1", "a 1-0 5"),

@@ -117,7 +117,7 @@ fn join(threads: Vec<thread::JoinHandle<()>>) {
 }
 
 #[test]
-fn permits_are_never_more_than_there_are_and_whoever_waits_gets_one() {
+fn permits_are_never_more_than_there_are_and_each_that_waits_gets_one() {
     explore(|| {
         let (gate, held) = (gate(2, 8), Bounded::new(2));
         let threads = (0..4_u64).map(|number| {
@@ -244,7 +244,7 @@ fn a_right_is_used_once_however_many_have_it() {
 }
 
 #[test]
-fn whoever_waits_is_told_when_the_origin_goes_down() {
+fn all_that_wait_are_told_when_the_origin_goes_down() {
     explore(|| {
         let gate = gate(20, 8);
         let attempts: Vec<_> = (100..120).map(|key| admitted(&gate, miss(key))).collect();

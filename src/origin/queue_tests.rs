@@ -212,7 +212,7 @@ fn the_turn_of_shared_attempts_waits_for_one_that_is_allowed() {
 }
 
 #[test]
-fn whoever_leaves_is_out_once_and_frees_a_place() {
+fn what_leaves_is_out_once_and_frees_a_place() {
     let mut bench = Bench::new(2);
     let first = bench.place("1", |now| shared(3, now));
     let second = bench.place("2", |now| waiter(3, now));

@@ -276,8 +276,8 @@ impl Purge {
     /// the connection over which changes are announced was lost for a while.
     ///
     /// What is reached still covers for an origin that fails, in the window for that, counted from the end of
-    /// its lifetime as if nothing had been purged. It does not stand in for a fetch that is slow and goes on: who
-    /// waits no longer for that gets a 504, and who finds no place among those that wait a 503.
+    /// its lifetime as if nothing had been purged. It does not stand in for a fetch that is slow and goes on: a
+    /// request that waits no longer for that gets a 504, and one that finds no place among those that wait a 503.
     #[must_use]
     pub fn unproven(&self) -> Self {
         Self { strength: Strength::Unproven, ..self.clone() }

@@ -236,7 +236,7 @@ impl Connection {
         if answers.len() == pipe.len() { Ok(answers) } else { Err(ServerError::Answer) }
     }
 
-    /// Asks who is there, and refuses a server that is too old.
+    /// Asks what the server is, and refuses one that is too old.
     pub(crate) async fn hello(&mut self) -> Answer<Hello> {
         let mut pipe = commands();
         pipe.cmd("INFO").arg("server").cmd("TIME");

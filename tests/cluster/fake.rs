@@ -1,4 +1,4 @@
-//! A server that says who it is, takes what it is given, and answers questions as it is told to.
+//! A server that introduces itself, takes what it is given, and answers questions as it is told to.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

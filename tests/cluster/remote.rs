@@ -263,7 +263,7 @@ async fn a_network_that_fails_in_any_way_fails_calls_and_heals() {
     }
 }
 
-/// Each call has its own time, and what comes late is nobody else's answer.
+/// Each call has its own time, and what comes late answers no other call.
 #[tokio::test]
 async fn slow_answers_fail_calls_in_their_time_and_are_not_mixed_up() {
     let slow = Saying { delay: Duration::from_millis(200), ..Saying::GOOD };

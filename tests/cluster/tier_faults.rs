@@ -156,7 +156,7 @@ async fn a_server_that_forgets_its_log_or_everything_serves_nothing_older() {
     let Some(mut site) = Site::start().await else { return };
     for round in ["trimmed", "log-deleted", "flushed", "killed"] {
         let gaps = site.nodes.iter().map(|node| node.cluster.status().gaps).max().unwrap();
-        // The values stay where only the log is lost, and nobody tells a young node of this purge.
+        // The values stay where only the log is lost, and a young node does not hear of this purge.
         site.edit().applied_everywhere(LIMIT).await.unwrap();
         match round {
             "trimmed" => {

@@ -126,7 +126,7 @@ async fn purges_and_values_go_over_tls() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_prove_who_it_is_is_refused() {
+async fn a_server_without_a_valid_certificate_is_refused() {
     if server().await.is_none() {
         return;
     }

@@ -269,7 +269,7 @@ async fn what_other_intermediaries_say_in_proxy_status_stays() {
     let other = move || said.iter().fold(status(503), |reply, line| reply.header("proxy-status", line));
     for layer in [builder(), builder().cache_name("edge-1"), builder().cache_status(CacheStatusDetail::Off)] {
         let service = layer.build().unwrap().layer(ScriptedOrigin::always(other));
-        // The leader of a fetch, and one who shares it.
+        // The leader of a fetch, and a follower.
         let ask = || service.clone().oneshot(request("GET", "/", &[]));
         let (leader, follower) = tokio::join!(ask(), ask());
         for response in [leader.unwrap(), follower.unwrap()] {

@@ -266,7 +266,7 @@ async fn a_warning_comes_when_the_origin_goes_down_and_when_it_is_up_again_and_n
 
 /// The slowest reader of a shared body has a span of its own.
 #[tokio::test(start_paused = true)]
-async fn the_spans_of_a_fetch_and_its_request_end_with_them_whoever_still_reads() {
+async fn the_spans_of_a_fetch_and_its_request_end_with_them_also_while_others_read() {
     let capture = Capture::default();
     let layer = ReadThroughLayer::builder(small_store()).build().unwrap();
     let (sender, body) = Body::fed();

@@ -101,7 +101,7 @@ async fn a_node_waits_no_longer_than_clients_with_something_stale_would() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_who_has_something_stale() {
+async fn a_request_that_has_something_stale_does_not_wait() {
     let site = Site::default();
     let origin = numbered();
     let (first, second) = (taking_turns(&site, &origin), taking_turns(&site, &numbered()));

@@ -374,7 +374,7 @@ impl Waiter {
         }
     }
 
-    /// Leaves the right to ask an origin that is not up to others: who waits for the fetch of another caller
+    /// Leaves the right to ask an origin that is not up to others: a caller that waits for the fetch of another one
     /// makes no use of it. If it leads a fetch later, that one begins without.
     fn drop_right_to_ask(&mut self) {
         drop(exchange::CacheRequest::take_pass(&mut self.head.extensions));

@@ -88,7 +88,7 @@ async fn each_origin_is_told_of_by_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_is_told_may_ask_for_the_state_and_a_panic_changes_nothing() {
+async fn an_observer_may_ask_for_the_state_and_a_panic_of_one_changes_nothing() {
     let calls = Arc::new(AtomicUsize::new(0));
     let health: Arc<Mutex<Option<OriginHealth>>> = Arc::default();
     let (counted, asked) = (Arc::clone(&calls), Arc::clone(&health));
