@@ -382,7 +382,7 @@ fn any_success_ends_an_outage() {
 }
 
 #[test]
-fn probes_of_someone_else_end_an_outage_and_move_the_schedule() {
+fn probes_of_others_end_an_outage_and_move_the_schedule() {
     let mut origin = Origin::down(None);
     origin.health.probed(false, origin.now);
     assert!((1.0..=2.0).contains(&origin.next_probe()));
