@@ -71,8 +71,7 @@
 //! | it was fetched before a purge that reaches it | not used, on any node that has applied the purge | not used after a restart, once the node has caught up |
 //! | the log no longer reaches back to its fetch, or was lost | the origin confirms it before it is used | the same |
 //! | this node has not caught up with the log | neither read nor written | waited for, and after two seconds loaded and confirmed by the origin before it is used |
-//! | the server is away | the tier is left out | the same |
-//! | a node is cut off for longer than `ValidateAfter` allows | stored here, and confirmed by the origin before it is used | the same |
+//! | the server is away, or the node is cut off for longer than `ValidateAfter` allows | neither read nor written | the same |
 //!
 //! # What is not
 //!
@@ -95,7 +94,7 @@
 //! | what | how much |
 //! |---|---|
 //! | the log | at most about 65,600 entries, 64 bytes each with short tags: 4 MB |
-//! | a node, at the server | two connections, and a third while it waits for the others; one more for a second tier; a command each second when nothing happens |
+//! | a node, at the server | two connections, and a third from the first [`applied_everywhere`](crate::Purged::applied_everywhere) on; one more for a second tier; six commands at a time each second when nothing happens, or each quarter of `ValidateAfter` if that is less, and one more every two seconds |
 //! | a fetch, at the server | one read of the second tier, and one or two writes behind it; two commands more with [`single_fetch`](crate::tier::TierBuilder::single_fetch) |
 //! | a purge, at the server | about 15 µs of its thread for each node |
 //! | a node, in its memory | 2 MiB for entries of the log, and the records of their purges, of 100 bytes: usually half as many as [`max_tag_records`](crate::MemoryStoreBuilder::max_tag_records) |

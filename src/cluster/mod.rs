@@ -29,7 +29,7 @@
 //! | a purge call has returned | this node serves nothing that it reached, as without a cluster |
 //! | [`state`](crate::Purged::state) is `Sent` | the server has it; each node that reads the log applies it as soon as it has read it |
 //! | [`applied_everywhere`](crate::Purged::applied_everywhere) has returned | no node serves it |
-//! | the server is away | all nodes go on serving; purges are applied here, wait, and are sent when it is back. The other nodes serve what was purged until then |
+//! | the server is away | all nodes go on serving; purges are applied here, wait, and are sent when it is back. The other nodes serve what was purged until then, or as long as [`when_cut_off`](ClusterBuilder::when_cut_off) lets them |
 //! | a node was cut off | when it reads the log again, and cannot be sure that it has missed nothing, all that it holds is [unproven](crate::purge::Strength::Unproven): confirmed by the origin before it is used |
 //! | the server was restarted, replaced or flushed | the same on all nodes. That is a wave of revalidations, one for each key that is asked for; an [`OriginLimit`](crate::OriginLimit) bounds it |
 //! | more than 10,000 purges wait | they become one, which leaves everything unproven on the other nodes |
@@ -52,15 +52,17 @@
 //!
 //! # What is not promised
 //!
-//! * A node that is cut off does not know that it is, and serves what was purged elsewhere until the connection
-//!   is back: a server that is away must not become an origin that is flooded.
+//! * A node that is cut off serves what was purged elsewhere until the connection is back, unless
+//!   [`when_cut_off`](ClusterBuilder::when_cut_off) says otherwise: a server that is away must not become an origin that is
+//!   flooded.
 //! * The log is read from the primary. Sentinel and Redis Cluster are not supported. TLS is, with the feature
 //!   `redis-tls`: by a URL that begins with `rediss://`.
 //! * All nodes need the same key rules: a purge of a URL is said as the URL, and read by the rules of each.
 //! * The log deleted, and the server's clock set back, both at once: then
 //!   [`applied_everywhere`](crate::Purged::applied_everywhere) can be wrong for a second.
-//! * Any client that can write to the server can purge, and see what is purged. It stores nothing else of this crate.
-//! * The names of tags and the URLs that are purged stand on the server, for as long as the last 65,536 purges.
+//! * Any client that can write to the server can purge, and see what is purged.
+//! * The names of tags, the URLs and the cache keys that are purged stand on the server, for as long as the last 65,536
+//!   purges. It keeps no responses, unless there is a [second tier](crate::tier).
 
 mod cut_off;
 #[cfg(all(test, feature = "testing"))]
@@ -307,7 +309,8 @@ impl Cluster {
     }
 
     /// Leaves the cluster, so that no other node waits for this one. At the end of a process, when it serves no
-    /// more. If the server is away, others name this node until an hour has passed.
+    /// more. If the server is away, others name this node until an hour has passed, or the limit that it has by
+    /// [`when_cut_off`](ClusterBuilder::when_cut_off), and a second.
     pub async fn leave(self) {
         self.tasks.0.iter().for_each(AbortHandle::abort);
         if let Ok(mut writer) = self.shared.server.writer().await {

@@ -654,7 +654,8 @@ impl CacheStatus {
     }
 
     /// What made the stored response stale, or removed it, other than the end of its lifetime. `None`: there was
-    /// none, it was fresh, or its lifetime is over and it was not purged hard.
+    /// none, it was fresh, or its lifetime is over and nothing has removed it. Also if something else is left under the
+    /// key that this request does not select.
     pub const fn lost_reason(&self) -> Option<Lost> {
         self.lost
     }

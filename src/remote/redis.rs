@@ -28,9 +28,9 @@ const MAX_TIMEOUTS: u32 = 3;
 /// The server refuses what lies beyond its calendar.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Deletes a key if it has this value. No command of Redis 7 does that.
+/// Deletes a key if it has this value. No command of Redis 7 does that. An account needs the commands in it as well.
 const RELEASE: &str =
-    "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0";
+    "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('unlink', KEYS[1]) end return 0";
 
 /// Keeps values on a Redis (7.0 or later) or Valkey server (7.2 or later).
 ///

@@ -7,7 +7,11 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tower_readthrough::remote::{RedisRemote, RedisRemoteError, Remote, RemoteError};
+use tower_readthrough::{
+    MemoryStore, ReadThroughLayer,
+    cluster::Cluster,
+    remote::{RedisRemote, RedisRemoteError, Remote, RemoteError},
+};
 
 use super::{
     fake::{self, Fake, Saying},
@@ -383,6 +387,51 @@ async fn a_server_that_asks_for_a_password_is_used_with_the_right_one() {
     write(&remote, "k", "v").await;
     assert_eq!(remote.read(&[b"k", b"none"]).await.unwrap().values, [Some("v".into()), None]);
     assert!(!remote.lease(b"k", 1, HOUR).await.unwrap());
+}
+
+/// The commands that the documentation names between these words.
+fn documented(from: &str, to: &str) -> Vec<String> {
+    let text = include_str!("../../src/several_nodes.rs");
+    let (_, text) = text.split_once(from).unwrap();
+    let (text, _) = text.split_once(to).unwrap();
+    let words = text.split('`').skip(1).step_by(2).filter(|word| word.chars().all(char::is_uppercase));
+    words.map(|command| format!("+{}", command.to_lowercase())).collect()
+}
+
+/// The account of a second tier, and that of a node.
+#[tokio::test]
+async fn accounts_need_no_more_than_the_documentation_names() {
+    let Some(server) = server().await else { return };
+    for (name, keys, commands) in [
+        ("tier", "~test:1:*", documented("The account of a second tier", "and the keys")),
+        ("node", "~{test}:*", documented("What the account needs:", "and the keys")),
+    ] {
+        assert!(commands.len() > 5, "{commands:?}");
+        let mut words = vec!["ACL", "SETUSER", name, "on", ">secret", "-@all", keys];
+        words.extend(commands.iter().map(String::as_str));
+        server.command(&words).await.unwrap();
+    }
+    let url = |name: &str| format!("redis://{name}:secret@127.0.0.1:{}/", server.port());
+    let remote = open(&url("tier"));
+    connected(&remote).await;
+    write(&remote, "k", "v").await;
+    assert_eq!(read(&remote, "k").await.unwrap(), "v");
+    remote.forget(b"k").await.unwrap();
+    assert!(remote.lease(b"l", 7, HOUR).await.unwrap());
+    remote.release(b"l", 7).await.unwrap();
+    assert!(remote.lease(b"l", 8, HOUR).await.unwrap(), "it was given back");
+
+    let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).build().unwrap();
+    let join =
+        |name| Cluster::builder(url("node"), cache.purge()).namespace("test").node(name).open().unwrap();
+    let cluster = join("n1");
+    until("caught up", || cluster.status().is_caught_up).await;
+    cache.purge().tag("red").applied_everywhere(LIMIT).await.unwrap();
+    assert_eq!(cluster.status().last_error, None);
+    cluster.leave().await;
+    let said = server.command(&["HGET", "{test}:1:nodes", "n1"]).await.unwrap();
+    let said: String = redis::from_redis_value(said).unwrap();
+    assert!(said.starts_with("left "), "{said}");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@
 //! fetch that began before a purge loses therefore, however late it is written or read.
 //!
 //! **Without a cluster, and while the node has not read the log to its end, the tier does nothing**: it is neither
-//! read nor written. [`Tier::status`] says so, and with the feature `tracing` one event at `warn`.
+//! read nor written. [`Tier::status`] says so, and without a cluster one event at `warn` (feature `tracing`).
 //!
 //! ```
 //! use tower::Layer;

@@ -18,9 +18,9 @@
 //!   loaded after them, and it ends where the store is full. Each response has a checksum: the first bad one
 //!   ends the load, and all before it counts.
 //! * **One process** writes a file. Another one that opens it is refused; see
-//!   [`overlapping`](SnapshotFileBuilder::overlapping). The lock is a file beside it, and is gone with the
-//!   process, however that ends. On systems other than Unix it stays after a crash and has to be removed by
-//!   hand.
+//!   [`overlapping`](SnapshotFileBuilder::overlapping). It is locked by a file beside it. On Unix that
+//!   file stays, and the lock ends with the process, however that ends. On other systems the file is the lock: after a
+//!   crash it has to be removed by hand.
 //! * **The file holds whole responses**, and only its owner can read it. It belongs on a local disk.
 //!
 //! The store has to [keep the texts](crate::MemoryStoreBuilder::snapshots) of what purges compare.
