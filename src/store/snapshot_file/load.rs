@@ -78,7 +78,7 @@ impl LoadReport {
 
 impl LoadEnd {
     /// Returns its name, in kebab case. It does not change between versions. Of a [bad](Self::Bad) file it is
-    /// [that of the error](EnvelopeError::as_str).
+    /// [that of the error](store::EnvelopeError::as_str).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "complete",
