@@ -1,4 +1,4 @@
-//! Five nodes, and many responses.
+//! Two and five nodes, and many responses.
 
 use futures_util::future::join_all;
 
@@ -22,32 +22,39 @@ async fn ask_for_all(nodes: &[Node], before: &[usize], pages: usize) -> usize {
     join_all(stale).await.into_iter().sum()
 }
 
-async fn check(pages: usize) {
+async fn check(count: usize, pages: usize) {
     let Some(server) = server().await else { return };
-    let nodes: Vec<_> = ["n1", "n2", "n3", "n4", "n5"].map(|name| Node::start(&server, name)).into();
+    let nodes: Vec<_> = (1..=count).map(|number| Node::start(&server, &format!("n{number}"))).collect();
     for node in &nodes {
         node.caught_up().await;
     }
     let calls = || nodes.iter().map(|node| node.origin.calls()).collect::<Vec<_>>();
     ask_for_all(&nodes, &calls(), pages).await;
-    assert_eq!(calls(), [pages; 5]);
+    assert_eq!(calls(), vec![pages; count]);
     believed(&nodes[0].layer.purge()).await;
     let before = calls();
     nodes[0].layer.purge().tag("red").applied_everywhere(secs(10)).await.unwrap();
     assert_eq!(ask_for_all(&nodes, &before, pages).await, 0);
-    assert_eq!(calls(), [2 * pages; 5]);
-    let others = nodes[4].cluster.status().others;
-    let names: Vec<_> = others.iter().map(|node| &*node.name).collect();
-    assert_eq!(names, ["n1", "n2", "n3", "n4"]);
+    assert_eq!(calls(), vec![2 * pages; count]);
+    let others = nodes[count - 1].cluster.status().others;
+    let names: Vec<_> = others.iter().map(|node| node.name.to_string()).collect();
+    assert_eq!(names, (1..count).map(|number| format!("n{number}")).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_node_of_five_serves_any_of_ten_thousand_responses_after_their_purge_is_confirmed() {
-    check(2000).await;
+    check(5, 2000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_node_of_two_serves_any_of_four_thousand_responses_after_their_purge_is_confirmed() {
+    check(2, 2000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a hundred thousand requests take a while"]
-async fn no_node_of_five_serves_any_of_ten_thousand_responses_each_after_their_purge_is_confirmed() {
-    check(10_000).await;
+async fn no_node_of_two_or_five_serves_any_of_ten_thousand_responses_each_after_their_purge_is_confirmed() {
+    for count in [2, 5] {
+        check(count, 10_000).await;
+    }
 }
