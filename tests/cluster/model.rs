@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use tower::Layer;
 use tower_readthrough::{
     DefaultKey, KeyExtractor, MemoryStore, Purge, PurgeError, Purged, ReadThrough, ReadThroughLayer, Rules,
-    cluster::Cluster,
+    Tier, TierRead, cluster::Cluster, remote::RedisRemote,
 };
 
 use super::{
@@ -31,6 +31,7 @@ struct Node {
     purge: Purge,
     service: ReadThrough<ScriptedOrigin, MemoryStore>,
     cluster: Cluster,
+    tier: Option<Tier>,
     /// What was confirmed of each page here.
     confirmed: Versions,
 }
@@ -56,15 +57,23 @@ fn origin(versions: &Versions) -> ScriptedOrigin {
 }
 
 impl Node {
-    fn start(server: &Server, name: &str, versions: &Versions) -> Self {
+    fn start(server: &Server, name: &str, versions: &Versions, has_tier: bool) -> Self {
         let rules = Rules::new().fixed_ttl(secs(3600));
         // Small enough to lose things now and then.
-        let layer = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).rules(rules);
+        let store = MemoryStore::builder(1 << 20).snapshots(has_tier).build().unwrap();
+        let tier = has_tier.then(|| {
+            let remote = RedisRemote::builder(server.url()).namespace("values").open().unwrap();
+            Tier::builder(remote).single_fetch(true).build().unwrap()
+        });
+        let mut layer = ReadThroughLayer::builder(store).rules(rules);
+        if let Some(tier) = &tier {
+            layer = layer.second_tier(tier.clone());
+        }
         let layer = layer.build().unwrap();
         let purge = layer.purge();
         let cluster = Cluster::builder(server.url(), purge.clone()).namespace("test").node(name);
         let cluster = cluster.open().unwrap();
-        Self { service: layer.layer(origin(versions)), purge, cluster, confirmed: self::versions() }
+        Self { service: layer.layer(origin(versions)), purge, cluster, tier, confirmed: self::versions() }
     }
 
     fn purge(&self, page: usize, kind: usize, is_soft: bool) -> Result<Purged, PurgeError> {
@@ -132,10 +141,11 @@ async fn client(seed: u64, run: &Run, nodes: &[Node], pages: &Versions, everywhe
     }
 }
 
-async fn check(nodes: usize, operations: usize) {
+async fn check(nodes: usize, operations: usize, has_tier: bool) {
     let Some(server) = server().await else { return };
     let (pages, everywhere) = (versions(), versions());
-    let nodes: Vec<_> = (1..=nodes).map(|n| Node::start(&server, &format!("n{n}"), &pages)).collect();
+    let start = |n| Node::start(&server, &format!("n{n}"), &pages, has_tier);
+    let nodes: Vec<_> = (1..=nodes).map(start).collect();
     for node in &nodes {
         until("caught up", || node.cluster.status().is_caught_up).await;
     }
@@ -144,28 +154,44 @@ async fn check(nodes: usize, operations: usize) {
     let clients = (0..CLIENTS).map(|seed| client(seed as u64, &run, &nodes, &pages, &everywhere));
     join_all(clients).await;
     assert!(run.purges.into_inner() > operations / 60);
+    for tier in nodes.iter().filter_map(|node| node.tier.as_ref()) {
+        let reads = tier.status().reads;
+        assert!(reads.get(TierRead::Fresh) > 0 && reads.get(TierRead::Purged) > 0, "{reads:?}");
+    }
     let gaps = nodes.iter().map(|node| node.cluster.status().gaps);
     assert_eq!(gaps.collect::<Vec<_>>(), vec![1; nodes.len()], "only the first connection was one");
 }
 
 #[tokio::test]
 async fn no_response_of_two_nodes_is_older_than_a_purge_that_both_have_confirmed() {
-    check(2, 4000).await;
+    check(2, 4000, false).await;
 }
 
 #[tokio::test]
 async fn no_response_of_five_nodes_is_older_than_a_purge_that_all_have_confirmed() {
-    check(5, 2000).await;
+    check(5, 2000, false).await;
 }
 
 #[tokio::test]
 #[ignore = "a hundred thousand operations take a while"]
 async fn no_response_of_two_nodes_of_many_is_older_than_a_purge_that_both_have_confirmed() {
-    check(2, 100_000).await;
+    check(2, 100_000, false).await;
 }
 
 #[tokio::test]
 #[ignore = "a hundred thousand operations take a while"]
 async fn no_response_of_five_nodes_of_many_is_older_than_a_purge_that_all_have_confirmed() {
-    check(5, 100_000).await;
+    check(5, 100_000, false).await;
+}
+
+#[tokio::test]
+async fn no_response_of_two_nodes_with_a_second_tier_is_older_than_a_purge_that_both_have_confirmed() {
+    check(2, 4000, true).await;
+}
+
+#[tokio::test]
+#[ignore = "a hundred thousand operations take a while"]
+async fn no_response_of_two_nodes_of_many_with_a_second_tier_is_older_than_a_purge_that_both_have_confirmed()
+{
+    check(2, 100_000, true).await;
 }
