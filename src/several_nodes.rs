@@ -71,7 +71,7 @@
 //! | it was fetched before a purge that reaches it | not used, on any node that has applied the purge | not used after a restart, once the node has caught up |
 //! | the log no longer reaches back to its fetch, or was lost | the origin confirms it before it is used | the same |
 //! | this node has not caught up with the log | neither read nor written | waited for, and after two seconds loaded and confirmed by the origin before it is used |
-//! | the server is away, or the node is cut off for longer than `ValidateAfter` allows | neither read nor written | the same |
+//! | the server is away, or the node is cut off for longer than `ValidateAfter` allows | neither read nor written | loaded, and confirmed by the origin before it is used |
 //!
 //! # What is not
 //!
@@ -121,7 +121,8 @@
 //!   network, and TLS (`rediss://`, feature `redis-tls`) where the network is not trusted. What the account needs: `HSET`,
 //!   `HSETNX`, `HGETALL`, `HDEL`, `XADD`, `XREAD`, `XRANGE`, `XINFO`, `INFO` and `TIME`, and the keys `{namespace}:*`, braces
 //!   included. With `CONFIG GET` it also learns whether the server may drop the log. The account of a second tier
-//!   needs `GET`, `SET`, `UNLINK`, `EVAL`, `INFO` and `TIME`, and the keys `namespace:1:*`.
+//!   needs `GET`, `SET`, `UNLINK`, `EVAL`, `INFO` and `TIME`, and the keys `namespace:1:*`. Both need `SELECT` where the URL
+//!   names a database.
 //! * **What stands in it**: URLs, tags and patterns as they were purged, and cache keys where
 //!   [`Purge::key`](crate::Purge::key) or [`key_prefix`](crate::Purge::key_prefix) is used. A key can have in it what
 //!   [tells users apart](crate::DefaultKey). The keys of a second tier are digests, unless
