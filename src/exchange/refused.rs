@@ -74,7 +74,6 @@ pub(crate) fn served_instead<B>(
 ) -> CacheStatus {
     let Some(failure) = failure else { return why.rescued(Stale::IfError) };
     let said = CacheStatus::of(failure);
-    let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
     let why = said.map_or(why, |said| why.knowing(said));
     let refused = failure.extensions().get::<Refused>();
     if let Some(held_back) = refused.and_then(|refused| refused.held_back()) {

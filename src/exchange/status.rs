@@ -476,6 +476,7 @@ impl CacheStatus {
     /// With what a layer below says of the fetch itself.
     pub(super) fn knowing(self, below: Self) -> Self {
         Self {
+            is_collapsed: self.is_collapsed || below.is_collapsed,
             second_tier: below.second_tier.or(self.second_tier),
             has_waited: self.has_waited || below.has_waited,
             ..self

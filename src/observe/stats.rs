@@ -451,23 +451,26 @@ mod tests {
 
     /// A store of the application.
     #[derive(Clone)]
-    struct Own(MemoryStore, #[allow(dead_code, reason = "cloned and dropped")] Looks);
+    struct Own {
+        store: MemoryStore,
+        _looks: Looks,
+    }
 
     impl Store for Own {
         fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
-            self.0.get(key)
+            self.store.get(key)
         }
 
         fn apply(&self, key: &CacheKey, change: Change) -> Applied {
-            self.0.apply(key, change)
+            self.store.apply(key, change)
         }
 
         fn sequence(&self) -> &Arc<Sequence> {
-            self.0.sequence()
+            self.store.sequence()
         }
 
         fn max_response_bytes(&self) -> usize {
-            self.0.max_response_bytes()
+            self.store.max_response_bytes()
         }
     }
 
@@ -475,7 +478,7 @@ mod tests {
     fn no_source_is_cloned_or_dropped_under_the_lock() {
         let stats = Stats::new();
         let looks = Looks::at(&stats);
-        let own = Own(MemoryStore::with_capacity_bytes(1 << 20), looks.clone());
+        let own = Own { store: MemoryStore::with_capacity_bytes(1 << 20), _looks: looks.clone() };
         let begun = looks.number();
         // The second time the first ones are replaced.
         for _ in 0..2 {

@@ -49,11 +49,10 @@ impl<St: Store, K: KeyExtractor> select::Reader<St, K> {
             let asked = is_ahead.then(|| self.asked_ahead(reading, fresh, question));
             return Foreseen { came_about: CacheStatus::hit(), stored, asked };
         }
-        let refreshing = |asked| Some(asked).filter(|_| refreshes(question.head, wishes));
         let served = |stored, why: Stale, asked: CacheRequest, is_refreshed| Foreseen {
             came_about: asked.why().served_stale(why),
             stored: Some(stored),
-            asked: if is_refreshed { refreshing(asked) } else { None },
+            asked: Some(asked).filter(|_| is_refreshed && refreshes(question.head, wishes)),
         };
         match self.find(reading, stored, question, wishes) {
             select::Found::Stale(stale) => {

@@ -251,16 +251,16 @@ impl<St: Store> Reader<St> {
         // conditions of a client it has taken out.
         let is_for_origin =
             asked.purpose() == Purpose::Forced || asked.is_hit_for_miss() || !asked.facts().is_for_all();
-        match self.tier().journal() {
-            Ok(_) if !is_for_origin => return Way::Look,
-            Err(_) if is_for_origin => return Way::On,
-            Err(idle) => {
+        match (self.tier().journal(), is_for_origin) {
+            (Ok(_), false) => return Way::Look,
+            (Ok(_), true) => {}
+            (Err(_), true) => return Way::On,
+            (Err(idle), false) => {
                 drop(asked);
                 let why = self.tier().note_idle(idle);
                 exchange::CacheRequest::note_idle_tier(&mut head.extensions, why);
                 return Way::On;
             }
-            Ok(_) => {}
         }
         // What the marker stands for has removed what was there.
         let may_be_there = !asked.is_hit_for_miss();
