@@ -312,7 +312,8 @@ impl CacheStatus {
 
     /// As [`mark`](Self::mark), of a response out of the store, which says that it is a hit.
     pub(crate) fn serve<B>(self, mut response: Response<B>) -> Response<B> {
-        if self == Self::hit() {
+        // A plain hit. To compare all of it costs a hit 84 instructions (`peers instr hit`).
+        if self.is_hit() && self.stale.is_none() && self.second_tier.is_none() {
             return response;
         }
         self.replace_last(response.headers_mut());
