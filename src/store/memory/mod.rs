@@ -522,12 +522,14 @@ impl Inner {
     /// Checks the entries of at most `most` keys for purges. Returns when there is more to do, if there is.
     pub(super) fn sweep_purged(&self, now: Instant, most: usize) -> Option<Instant> {
         self.purge_sweep.step(&self.sequence, &self.expiry, now, most, |key| {
-            let Some(entry) = self.table.peek(key) else { return };
+            let Some(entry) = self.table.peek(key) else { return false };
             let is_useless =
                 |stored: &Arc<StoredResponse>| !self.sequence.admits(stored) || stored.expires_at() <= now;
-            if entry.responses().any(is_useless) {
+            let has_useless = entry.responses().any(is_useless);
+            if has_useless {
                 self.apply(key, Change::Prune { at: now });
             }
+            has_useless
         })
     }
 

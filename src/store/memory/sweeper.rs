@@ -17,11 +17,16 @@ use tokio::{runtime::Handle, sync::Notify, time::Instant};
 use super::Inner;
 use crate::{http::storing::after, key::CacheKey, sequence::Sequence};
 
-/// Entries that are given back before other tasks get a turn.
-const BATCH: usize = 256;
+/// Entries that are given back before other tasks get a turn: some hundred microseconds. With 512 the slowest of 100
+/// purges on five nodes, which share two processors, took 18 ms instead of 8.
+const BATCH: usize = 64;
 
-/// Entries that are checked for purges before other tasks get a turn: some hundred microseconds.
-const PURGE_BATCH: usize = 512;
+/// Entries that are checked for purges before other tasks get a turn, if none is given back.
+const PURGE_BATCH: usize = BATCH * CHECKS_PER_REMOVAL;
+/// How many checks take as long as to give an entry back.
+const CHECKS_PER_REMOVAL: usize = 4;
+/// Of one shard, whose keys are copied for that.
+const CHECKED_AT_ONCE: usize = 16;
 const PURGE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Between two wake-ups, at least.
@@ -246,15 +251,15 @@ struct WalkState {
 }
 
 impl PurgeSweep {
-    /// Calls `check` with up to `most` keys and drops up to as many records. Returns when there is more to
-    /// do, if there is.
+    /// Calls `check` with up to `most` keys, and with fewer where it has given entries back, which it returns. Drops up
+    /// to as many records. Returns when there is more to do, if there is.
     pub(super) fn step(
         &self,
         sequence: &Sequence,
         expiry: &Expiry,
         now: Instant,
         most: usize,
-        check: impl Fn(&CacheKey),
+        check: impl Fn(&CacheKey) -> bool,
     ) -> Option<Instant> {
         // Another thread does it.
         let Some(mut state) = self.0.try_lock() else { return Some(now + WALK_PAUSE) };
@@ -265,7 +270,7 @@ impl PurgeSweep {
             state.until = purges.begin_walk();
         }
         if state.position.is_some() {
-            expiry.walk(&mut state.position, most).iter().for_each(check);
+            state.check_some(expiry, most, check);
             if state.position.is_none() {
                 state.checked = state.until;
                 state.ended_at = Some(now);
@@ -281,6 +286,15 @@ impl PurgeSweep {
 }
 
 impl WalkState {
+    fn check_some(&mut self, expiry: &Expiry, most: usize, check: impl Fn(&CacheKey) -> bool) {
+        let mut left = most;
+        while left > 0 && self.position.is_some() {
+            for key in expiry.walk(&mut self.position, left.min(CHECKED_AT_ONCE)) {
+                left = left.saturating_sub(if check(&key) { CHECKS_PER_REMOVAL } else { 1 });
+            }
+        }
+    }
+
     fn is_due(&self, newest_record: u64, now: Instant) -> bool {
         newest_record > self.until && self.pause_ends_at().is_none_or(|at| at <= now)
     }
@@ -297,6 +311,27 @@ mod tests {
 
     fn key(version: Version) -> CacheKey {
         CacheKey::new(version.to_be_bytes())
+    }
+
+    #[test]
+    fn what_is_given_back_counts_as_several_checks() {
+        let checked = |is_given_back| {
+            let expiry = Expiry::default();
+            for version in 0..1000 {
+                expiry.insert(expiry.made_at, version, key(version));
+            }
+            let mut state = WalkState { position: Some(WalkPosition::default()), ..WalkState::default() };
+            let count = std::cell::Cell::new(0);
+            state.check_some(&expiry, PURGE_BATCH, |_| {
+                count.set(count.get() + 1);
+                is_given_back
+            });
+            assert!(state.position.is_some());
+            count.get()
+        };
+        assert_eq!(checked(false), PURGE_BATCH);
+        // What was begun of a shard is checked.
+        assert!((BATCH..BATCH + CHECKED_AT_ONCE).contains(&checked(true)));
     }
 
     /// All that is in there, by walking.
