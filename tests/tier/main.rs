@@ -27,6 +27,13 @@ use tower_readthrough::{
     tier::TierBuilder,
 };
 
+/// Lets what was stored begin to be written: its response has a head start of a millisecond.
+async fn begin_writing() {
+    settle().await;
+    tokio::time::advance(ms(1)).await;
+    settle().await;
+}
+
 /// What nodes have in common.
 #[derive(Clone, Default)]
 struct Site {

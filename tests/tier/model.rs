@@ -129,8 +129,10 @@ impl World {
             }
             _ => tokio::time::advance(ms(self.random.below(60))).await,
         }
-        if self.random.below(3) > 0 {
-            settle().await;
+        match self.random.below(3) {
+            0 => {}
+            1 => settle().await,
+            _ => begin_writing().await,
         }
     }
 

@@ -202,7 +202,7 @@ async fn what_is_purged_before_its_turn_to_be_written_is_not_written() {
     let gate = site.remote.hold([RemoteCall::Write]);
     for page in ["/0", "/1", "/2", "/3", "/4"] {
         here.get(page).await;
-        settle().await;
+        begin_writing().await;
     }
     assert_eq!(here.tier.status().queued, 5);
     red(&here);
@@ -260,7 +260,7 @@ async fn what_is_stored_before_a_cut_is_not_written_after_it() {
     for number in 0..5 {
         node.page(&format!("/{number}")).await;
     }
-    settle().await;
+    begin_writing().await;
     node.log.cut_off();
     drop(held);
     node.written().await;
@@ -280,7 +280,7 @@ async fn what_is_purged_while_it_waits_for_its_turn_is_not_written() {
         for number in 0..4 {
             node.page(&format!("/{number}")).await;
         }
-        settle().await;
+        begin_writing().await;
         node.page("/last").await;
         let purged = of(&node.cache.purge()).url("http://example.com/last").unwrap();
         drop(held);
