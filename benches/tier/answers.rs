@@ -1,16 +1,18 @@
 //! A request that the second tier answers, through the whole stack, beside a bare `GET` of the same bytes by the same
 //! library, and beside what the tier asks its remote for.
 
-use tokio::time::Instant;
+use std::time::Duration;
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
+use tokio::time::Instant;
 use tower_readthrough::{
     TierRead,
     remote::{RedisRemote, Remote},
 };
 
 use super::{
+    link::Link,
     node::{Node, Origin, SIZES, patient_remote},
     server::Server,
     times::Times,
@@ -23,30 +25,46 @@ const fn paths(bytes: usize) -> usize {
 
 const ROUNDS: usize = 5;
 
+/// Of a network, for which the machine itself has none.
+const DELAY: Duration = Duration::from_millis(1);
+
 pub(crate) async fn measure(server: &Server) {
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut bare = client.get_multiplexed_async_connection().await.unwrap();
+    let url = server.url();
+    let mut bare = connect(&url).await;
+    let link = Link::to(server.port()).await;
+    let mut far = connect(&link.url()).await;
     for bytes in SIZES {
         let mut sides = Sides::new();
-        let written = Written::by_a_node(server, &mut bare, bytes, "").await;
+        let written = Written::by_a_node(&url, &mut bare, bytes, "").await;
         for _ in 0..ROUNDS {
-            let node = Node::start(&server.url(), &written.namespace, &written.origin).await;
-            written.read_by(&node, server, &mut bare, &mut sides, "").await;
+            let node = Node::start(&url, &written.namespace, &written.origin).await;
+            written.read_by(&node, &url, &mut bare, &mut sides, "").await;
         }
         sides.print(bytes, "without Vary");
+        let mut sides = Sides::new();
+        let node = Node::start(&link.url(), &written.namespace, &written.origin).await;
+        link.delay(DELAY);
+        written.read_by(&node, &link.url(), &mut far, &mut sides, "").await;
+        link.delay(Duration::ZERO);
+        sides.print(bytes, "over a link of 1 ms");
         written.remove(&mut bare).await;
 
         let [mut unknown, mut known] = [const { Sides::new() }; 2];
-        let written = Written::by_a_node(server, &mut bare, bytes, "accept-language").await;
+        let written = Written::by_a_node(&url, &mut bare, bytes, "accept-language").await;
         for _ in 0..ROUNDS {
-            let node = Node::start(&server.url(), &written.namespace, &written.origin).await;
-            written.read_by(&node, server, &mut bare, &mut unknown, "de").await;
-            written.read_by(&node, server, &mut bare, &mut known, "fr").await;
+            let node = Node::start(&url, &written.namespace, &written.origin).await;
+            written.read_by(&node, &url, &mut bare, &mut unknown, "de").await;
+            written.read_by(&node, &url, &mut bare, &mut known, "fr").await;
         }
         unknown.print(bytes, "Vary, two round trips");
         known.print(bytes, "Vary, its index read before");
         written.remove(&mut bare).await;
     }
+}
+
+async fn connect(url: &str) -> MultiplexedConnection {
+    let client = redis::Client::open(url).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
 }
 
 /// What one node has written for others.
@@ -61,7 +79,7 @@ struct Written {
 
 impl Written {
     async fn by_a_node(
-        server: &Server,
+        url: &str,
         bare: &mut MultiplexedConnection,
         bytes: usize,
         vary: &'static str,
@@ -70,7 +88,7 @@ impl Written {
         let origin = Origin::new(bytes).with_vary(vary);
         let paths: Vec<_> = (0..paths(bytes)).map(|n| format!("/pages/{n}")).collect();
         let accepts: &[_] = if vary.is_empty() { &[""] } else { &["de", "fr"] };
-        let node = Node::start(&server.url(), &namespace, &origin).await;
+        let node = Node::start(url, &namespace, &origin).await;
         for path in &paths {
             let mut stack = node.stack.clone();
             for accept in accepts {
@@ -89,12 +107,12 @@ impl Written {
     async fn read_by(
         &self,
         node: &Node,
-        server: &Server,
+        url: &str,
         bare: &mut MultiplexedConnection,
         sides: &mut Sides,
         accept: &str,
     ) {
-        let remote: RedisRemote = patient_remote(&server.url(), &self.namespace).await;
+        let remote: RedisRemote = patient_remote(url, &self.namespace).await;
         let mut stack = node.stack.clone();
         let prefix = format!("{}:1:", self.namespace);
         for (path, key) in self.paths.iter().zip(&self.keys) {

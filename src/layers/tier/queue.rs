@@ -384,7 +384,7 @@ mod tests {
         slow.may_go_on.add_permits(1);
         runtime().block_on(async {
             slow.run();
-            slow.queue.idle().await;
+            tokio::time::timeout(Duration::from_secs(1), slow.queue.idle()).await.unwrap();
         });
         assert_eq!(slow.begun.load(Ordering::Relaxed), 1);
     }
