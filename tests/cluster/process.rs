@@ -16,17 +16,19 @@ use tokio::{
 };
 use tower::Layer;
 use tower_readthrough::{
-    MemoryStore, ReadThroughLayer, Rules,
+    MemoryStore, ReadThroughLayer, Rules, Tier,
     cluster::{Cluster, WhenCutOff},
+    remote::RedisRemote,
     store::SnapshotFile,
 };
 
 use super::{
     node::{LIMIT, until},
-    support::{ScriptedOrigin, get, ok, secs},
+    support::{ScriptedOrigin, get, ms, ok, secs},
 };
 
-/// The URL of the server, the name of the node, the directory of its files, and after how many seconds it validates.
+/// The URL of the server, the name of the node, after how many seconds it validates, whether it has a second tier there,
+/// and the directory of its files.
 const SETTINGS: &str = "TRT_TEST_NODE";
 
 /// What the origin of all nodes has, and where they write their files.
@@ -59,6 +61,9 @@ fn content_in(directory: &Path) -> PathBuf {
     directory.join("content")
 }
 
+/// The page that takes the origin longer than any test.
+pub(crate) const HANGING: &str = "http://example.com/hanging";
+
 /// A node in a process of its own. Killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
@@ -72,11 +77,22 @@ pub(crate) type Page = (String, usize);
 impl Process {
     /// With [`WhenCutOff::ValidateAfter`] so many seconds, or [`WhenCutOff::ServeOn`] for 0.
     pub(crate) fn start(site: &Site, url: &str, name: &str, validates_after: u64) -> Self {
-        Self::start_by(&[], site, url, name, validates_after)
+        Self::start_by(&[], site, url, name, (validates_after, false))
+    }
+
+    /// With a second tier on the same server, for which nodes take turns.
+    pub(crate) fn start_with_tier(site: &Site, url: &str, name: &str, validates_after: u64) -> Self {
+        Self::start_by(&[], site, url, name, (validates_after, true))
     }
 
     /// Started by another program, which is given first.
-    pub(crate) fn start_by(by: &[&str], site: &Site, url: &str, name: &str, validates_after: u64) -> Self {
+    pub(crate) fn start_by(
+        by: &[&str],
+        site: &Site,
+        url: &str,
+        name: &str,
+        (validates_after, has_tier): (u64, bool),
+    ) -> Self {
         let own = std::env::current_exe().unwrap();
         let words = by.iter().map(|word| (*word).to_owned()).chain([own.to_str().unwrap().to_owned()]);
         let words: Vec<_> = words.collect();
@@ -87,7 +103,8 @@ impl Process {
             "--ignored",
             "--nocapture",
         ]);
-        command.env(SETTINGS, format!("{url} {name} {validates_after} {}", site.0.to_str().unwrap()));
+        command
+            .env(SETTINGS, format!("{url} {name} {validates_after} {has_tier} {}", site.0.to_str().unwrap()));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
@@ -140,13 +157,18 @@ pub(crate) fn page(answer: &str) -> Page {
 async fn a_node_that_other_tests_start() {
     let Ok(settings) = std::env::var(SETTINGS) else { return };
     let mut settings = settings.split(' ');
-    let [url, name, validates_after, directory] = std::array::from_fn(|_| settings.next().unwrap());
+    let [url, name, validates_after, has_tier, directory] = std::array::from_fn(|_| settings.next().unwrap());
     let store = MemoryStore::builder(16 << 20).snapshots(true).build().unwrap();
     let rules = Rules::new().fixed_ttl(secs(3600)).stale_if_error_for(secs(3600));
-    let layer = ReadThroughLayer::builder(store.clone()).rules(rules).build().unwrap();
+    let remote = RedisRemote::builder(url).namespace("test").read_timeout(ms(800)).open().unwrap();
+    let tier = Tier::builder(remote.clone()).single_fetch(true).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).rules(rules);
+    let layer = if has_tier == "true" { layer.second_tier(tier.clone()) } else { layer };
+    let layer = layer.build().unwrap();
     let content = content_in(Path::new(directory));
-    let origin = ScriptedOrigin::new(move |_, _| {
-        ok(fs::read_to_string(&content).unwrap()).header("surrogate-key", "red")
+    let origin = ScriptedOrigin::new(move |_, request| {
+        let delay = if HANGING.ends_with(request.uri.path()) { secs(3600) } else { secs(0) };
+        ok(fs::read_to_string(&content).unwrap()).header("surrogate-key", "red").after(delay)
     });
     let when_cut_off = match validates_after.parse().unwrap() {
         0 => WhenCutOff::ServeOn,
@@ -173,9 +195,11 @@ async fn a_node_that_other_tests_start() {
                 let purged = layer.purge().tag(argument).applied_everywhere(Duration::from_secs(30)).await;
                 println!("> {purged:?}");
             }
+            "flush" => println!("> {}", tier.flush(LIMIT).await.left),
             "write" => println!("> {:?}", file.write().await.is_ok()),
             "caught-up" => {
                 until("caught up", || cluster.status().is_caught_up).await;
+                until("connected", || remote.status().is_connected).await;
                 println!("> {}", file.loaded().await.loaded);
             }
             "status" => println!("> {}", cluster.status().state),

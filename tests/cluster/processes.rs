@@ -2,26 +2,40 @@
 
 use std::{process::Command, time::Duration};
 
-use tokio::time::{Instant, sleep};
-use tower_readthrough::{PurgeState, purge::NotEverywhereReason};
+use tokio::time::{Instant, sleep, timeout};
+use tower_readthrough::{PurgeState, TierWait, purge::NotEverywhereReason};
 
 use super::{
     node::{LIMIT, Node, PAGE, believed, until},
-    process::{Process, Site, page},
+    process::{HANGING, Process, Site, page},
     server::{server, server_with},
-    support::secs,
+    support::{get, secs},
+    tier,
 };
 
 const OTHER: &str = "http://example.com/other";
 
+type Start = fn(&Site, &str, &str, u64) -> Process;
+
+/// Without a second tier, and with one.
+const STARTS: [Start; 2] = [Process::start, Process::start_with_tier];
+
 #[tokio::test]
 async fn a_purge_reaches_another_process() {
+    for (start, calls) in STARTS.into_iter().zip([1, 0]) {
+        reaches_another_process(start, calls).await;
+    }
+}
+
+/// `calls`: of the origin of a node that asks for what another one has.
+async fn reaches_another_process(start: Start, calls: usize) {
     let Some(server) = server().await else { return };
     let site = Site::new("two");
-    let [mut here, mut there] = ["n1", "n2"].map(|name| Process::start(&site, &server.url(), name, 0));
-    for node in [&mut here, &mut there] {
+    let [mut here, mut there] = ["n1", "n2"].map(|name| start(&site, &server.url(), name, 0));
+    for (node, calls) in [(&mut here, 1), (&mut there, calls)] {
         node.ask("caught-up").await;
-        assert_eq!(node.page(PAGE).await, ("first".to_owned(), 1));
+        assert_eq!(node.page(PAGE).await, ("first".to_owned(), calls));
+        assert_eq!(node.ask("flush").await, "0");
     }
     for edit in ["second", "third", "fourth"] {
         site.edit(edit);
@@ -33,22 +47,29 @@ async fn a_purge_reaches_another_process() {
 
 /// The file is from before the purge, and the process was not there to hear of it.
 #[tokio::test]
-async fn a_process_that_was_killed_serves_nothing_of_its_file_that_was_purged() {
+async fn a_process_that_was_killed_serves_nothing_that_was_purged() {
+    for start in STARTS {
+        serves_nothing_that_was_purged_while_it_was_dead(start).await;
+    }
+}
+
+async fn serves_nothing_that_was_purged_while_it_was_dead(start: Start) {
     let Some(server) = server().await else { return };
     let site = Site::new("killed");
     let other = Node::start(&server, "n1");
-    let mut process = Process::start(&site, &server.url(), "n2", 0);
+    let mut process = start(&site, &server.url(), "n2", 0);
     process.ask("caught-up").await;
     for url in [PAGE, OTHER] {
         process.page(url).await;
     }
+    assert_eq!(process.ask("flush").await, "0");
     assert_eq!(process.ask("write").await, "true");
     site.edit("second");
     let purged = other.layer.purge().url(PAGE).unwrap();
     until("sent", || purged.state() == PurgeState::Sent).await;
     process.kill().await;
     for is_caught_up in [false, true] {
-        let mut process = Process::start(&site, &server.url(), "n2", 0);
+        let mut process = start(&site, &server.url(), "n2", 0);
         if is_caught_up {
             assert_eq!(process.ask("caught-up").await, "1", "of two one was purged");
             // What was not purged is as good as ever.
@@ -62,10 +83,16 @@ async fn a_process_that_was_killed_serves_nothing_of_its_file_that_was_purged() 
 /// Its first request comes before its tasks have a turn.
 #[tokio::test]
 async fn a_process_that_was_stopped_goes_on_with_what_is_not_purged() {
+    for start in STARTS {
+        goes_on_after_it_was_stopped(start).await;
+    }
+}
+
+async fn goes_on_after_it_was_stopped(start: Start) {
     let Some(server) = server().await else { return };
     let site = Site::new("stopped");
     let here = Node::start(&server, "n1");
-    let mut there = Process::start(&site, &server.url(), "n2", 3);
+    let mut there = start(&site, &server.url(), "n2", 3);
     there.ask("caught-up").await;
     for url in [PAGE, OTHER] {
         there.page(url).await;
@@ -104,6 +131,27 @@ async fn a_process_that_was_killed_is_not_waited_for_where_it_would_validate() {
     let began = Instant::now();
     here.layer.purge().tag("red").applied_everywhere(secs(20)).await.unwrap();
     assert!(began.elapsed() > secs(1), "it may have been cut off, and served on");
+}
+
+/// It had its turn, and can neither fetch nor give that back.
+#[tokio::test]
+async fn a_process_that_was_killed_during_its_fetch_holds_up_no_other() {
+    let Some(server) = server().await else { return };
+    let site = Site::new("turn");
+    let here = tier::Node::start(&server.url(), &server.url(), "n1", &tier::numbered(), true);
+    here.is_ready().await;
+    let mut there = Process::start_with_tier(&site, &server.url(), "n2", 0);
+    there.ask("caught-up").await;
+    there.say(&format!("get {HANGING}")).await;
+    let began = Instant::now();
+    while server.command(&["KEYS", "test:1:1:l:*"]).await.unwrap() == redis::Value::Array(vec![]) {
+        assert!(began.elapsed() < LIMIT, "it does not take its turn");
+        sleep(Duration::from_millis(10)).await;
+    }
+    there.kill().await;
+    let page = timeout(LIMIT, get(&here.service, HANGING)).await.expect("it does not wait for ever");
+    assert_eq!((page.status, here.origin.calls()), (http::StatusCode::OK, 1));
+    assert_eq!(here.tier.status().waits.get(TierWait::Fetched), 1);
 }
 
 /// A network of its own, or a line that says why there is none.
@@ -160,7 +208,7 @@ async fn a_process_whose_network_is_gone_serves_on_and_comes_back() {
     let here = Node::start(&server, "n1");
     here.caught_up().await;
     let url = format!("redis://10.213.77.1:{}/", server.port());
-    let mut there = Process::start_by(&["ip", "netns", "exec", &network.0], &site, &url, "n2", 0);
+    let mut there = Process::start_by(&["ip", "netns", "exec", &network.0], &site, &url, "n2", (0, false));
     there.ask("caught-up").await;
     there.page(PAGE).await;
     for (edit, before, calls) in [("second", "first", 1), ("third", "second", 2)] {
