@@ -161,7 +161,7 @@ impl Address {
         let (link, driver) = made.await?;
         let driving = tokio::spawn(driver);
         let end = Arc::new(AbortOnDrop(driving.abort_handle()));
-        Ok((Connection { link, _end: end }, driving))
+        Ok((Connection { link, end }, driving))
     }
 }
 
@@ -196,7 +196,7 @@ impl Drop for AbortOnDrop {
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     link: MultiplexedConnection,
-    _end: Arc<AbortOnDrop>,
+    end: Arc<AbortOnDrop>,
 }
 
 /// What a server says of itself.
@@ -229,6 +229,11 @@ impl Clock {
 }
 
 impl Connection {
+    /// Closes it, also for those that wait for answers.
+    pub(super) fn end(&self) {
+        self.end.0.abort();
+    }
+
     /// The answers to all commands, those included that are errors. After a timeout what was asked may still be
     /// done.
     pub(crate) async fn ask(&mut self, pipe: &Commands, limit: Duration) -> Answer<Vec<Value>> {

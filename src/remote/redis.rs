@@ -7,7 +7,6 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
-    sync::Notify,
     task::JoinHandle,
     time::{Instant, sleep},
 };
@@ -36,7 +35,7 @@ const RELEASE: &str =
 ///
 /// It has one connection of its own, which it makes in the background, and anew for ever when it is lost, with pauses
 /// of 100 milliseconds to 5 seconds. A call never waits for a connection: while there is none it
-/// fails at once. After three timeouts in a row the connection is thrown away.
+/// fails at once. After three timeouts in a row the connection is thrown away, and all calls that wait on it fail.
 ///
 /// Keys on the server begin with `namespace:1:`. They share no hash tag, and none with the log of a
 /// [`Cluster`](crate::cluster::Cluster) of the same namespace. Values have the lifetime that they are given, from one
@@ -152,7 +151,6 @@ impl RedisRemoteBuilder {
             read_timeout,
             write_timeout,
             link: Mutex::new(Link::new(Instant::now())),
-            lost: Notify::new(),
         });
         let connecting = runtime.spawn(keep_connected(Arc::clone(&shared), address));
         Ok(RedisRemote { shared, _task: Arc::new(AbortOnDrop(connecting.abort_handle())) })
@@ -206,8 +204,6 @@ struct Shared {
     read_timeout: Duration,
     write_timeout: Duration,
     link: Mutex<Link>,
-    /// The connection was thrown away.
-    lost: Notify,
 }
 
 impl Shared {
@@ -226,8 +222,8 @@ impl Shared {
         let began = Instant::now();
         let answer = connection.ask(pipe, limit).await.and_then(read);
         let thrown_away = self.link.lock().note(began, Instant::now(), answer.as_ref().err());
-        if thrown_away.is_some() {
-            self.lost.notify_one();
+        if let Some(connection) = thrown_away {
+            connection.end();
         }
         Ok(answer?)
     }
@@ -338,7 +334,7 @@ async fn keep_connected(shared: Arc<Shared>, address: Address) {
                 if let Some(lost_at) = lost_at.take() {
                     trace::remote_back(lost_at.elapsed(), is_first);
                 }
-                end_of(driver, &shared).await;
+                _ = driver.await;
                 let (ended, has_answered) = shared.link.lock().ended();
                 drop(ended);
                 if has_answered {
@@ -360,21 +356,6 @@ async fn connect(address: &Address) -> Answer<(Connection, JoinHandle<()>)> {
     let (mut connection, driver) = address.connect().await?;
     connection.hello().await?;
     Ok((connection, driver))
-}
-
-/// Waits until the connection has ended or was thrown away.
-async fn end_of(mut driver: JoinHandle<()>, shared: &Shared) {
-    loop {
-        tokio::select! {
-            _ = &mut driver => return,
-            () = shared.lost.notified() => {
-                // It may be word of an earlier one.
-                if shared.link.lock().connection.is_none() {
-                    return;
-                }
-            }
-        }
-    }
 }
 
 impl Remote for RedisRemote {

@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tokio::time::{Instant, timeout};
 use tower_readthrough::{
     MemoryStore, ReadThroughLayer,
     cluster::Cluster,
@@ -282,6 +283,42 @@ async fn slow_answers_fail_calls_in_their_time_and_are_not_mixed_up() {
     assert_eq!(remote.status().connections, 1);
     fake.say(Saying::GOOD);
     eventually("it reads again", || async { remote.read(&[b"k"]).await.is_ok() }).await;
+}
+
+/// Three reads have found that it answers nothing any more. What has more time does not wait for that.
+#[tokio::test]
+async fn all_calls_end_with_the_connection_that_is_thrown_away() {
+    let fake = Fake::start(Saying::GOOD).await;
+    let remote = RedisRemote::builder(fake.url()).write_timeout(HOUR).open().unwrap();
+    connected(&remote).await;
+    fake.say(Saying { delay: HOUR, ..Saying::GOOD });
+    let (writing, reading) = (remote.clone(), remote.clone());
+    let written = tokio::spawn(async move { writing.write(b"k", "v".into(), HOUR).await });
+    for _ in 0..3 {
+        let error = reading.read(&[b"k"]).await.unwrap_err();
+        assert!(matches!(error, RemoteError::Timeout(_)), "{error}");
+    }
+    let error = timeout(LIMIT, written).await.expect("it has ended").unwrap().unwrap_err();
+    assert!(matches!(error, RemoteError::Failed(_)), "{error}");
+    fake.say(Saying::GOOD);
+    eventually("it reads again", || async { remote.read(&[b"k"]).await.is_ok() }).await;
+    assert_eq!(remote.status().connections, 2);
+}
+
+/// It takes connections, introduces itself, and answers nothing.
+#[tokio::test]
+async fn a_server_that_never_answers_is_asked_less_and_less() {
+    let fake = Fake::start(Saying { other: b"", closes: true, ..Saying::GOOD }).await;
+    let remote = open(&fake.url());
+    let began = Instant::now();
+    for _ in 0..5 {
+        connected(&remote).await;
+        remote.read(&[b"k"]).await.unwrap_err();
+        until("noticed", || !remote.status().is_connected).await;
+    }
+    connected(&remote).await;
+    // Half of each pause is random. Of the first one five would take half a second.
+    assert!(began.elapsed() >= Duration::from_millis(50 + 100 + 200 + 400 + 800), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
