@@ -25,7 +25,7 @@ const fn paths(bytes: usize) -> usize {
 
 const ROUNDS: usize = 5;
 
-/// Of a network, for which the machine itself has none.
+/// That of a network: there is none within the machine.
 const DELAY: Duration = Duration::from_millis(1);
 
 pub(crate) async fn measure(server: &Server) {

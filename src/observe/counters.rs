@@ -73,7 +73,7 @@ pub(super) const REFUSED: Family = Family::after(UNKEYED, Refused::ALL.len());
 pub(super) const NOT_STORED: Family = Family::after(REFUSED, NotStored::ALL.len());
 pub(super) const PURGES: Family = Family::after(NOT_STORED, PurgeKind::ALL.len());
 pub(super) const LOST: Family = Family::after(PURGES, Lost::ALL.len());
-/// In words: with a function in the length of `Shard`, rustc 1.95 finds a cycle in a release build of the tests.
+/// Written out: with a function in the length of `Shard`, rustc 1.95 finds a cycle in a release build of the tests.
 const COUNTERS: usize = 85;
 const _: () = assert!(COUNTERS == LOST.first + LOST.length);
 

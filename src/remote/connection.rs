@@ -5,9 +5,9 @@
 //!
 //! No other file names the client library: a new major version of it is a change to this one.
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
-use futures_util::future::select_ok;
+use futures_util::future::{select, select_ok};
 use redis::{
     AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError,
     aio::MultiplexedConnection,
@@ -18,6 +18,7 @@ use tokio::net::UnixStream;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, lookup_host},
+    sync::Notify,
     task::{AbortHandle, JoinHandle},
     time::{Instant, timeout},
 };
@@ -161,7 +162,7 @@ impl Address {
         let (link, driver) = made.await?;
         let driving = tokio::spawn(driver);
         let end = Arc::new(AbortOnDrop(driving.abort_handle()));
-        Ok((Connection { link, end }, driving))
+        Ok((Connection { link, end, left: Arc::default() }, driving))
     }
 }
 
@@ -197,6 +198,7 @@ impl Drop for AbortOnDrop {
 pub(crate) struct Connection {
     link: MultiplexedConnection,
     end: Arc<AbortOnDrop>,
+    left: Arc<Notify>,
 }
 
 /// What a server says of itself.
@@ -229,9 +231,19 @@ impl Clock {
 }
 
 impl Connection {
-    /// Closes it, also for those that wait for answers.
+    /// Closes it. Calls that wait for an answer fail.
     pub(super) fn end(&self) {
         self.end.0.abort();
+    }
+
+    /// Lets calls that wait for an answer have their time. No other call will be made.
+    pub(super) fn leave(&self) {
+        self.left.notify_one();
+    }
+
+    /// Returns once it has ended or was left.
+    pub(super) async fn lasts(&self, driver: JoinHandle<()>) {
+        _ = select(pin!(driver), pin!(self.left.notified())).await;
     }
 
     /// The answers to all commands, those included that are errors. After a timeout what was asked may still be

@@ -35,7 +35,8 @@ const RELEASE: &str =
 ///
 /// It has one connection of its own, which it makes in the background, and anew for ever when it is lost, with pauses
 /// of 100 milliseconds to 5 seconds. A call never waits for a connection: while there is none it
-/// fails at once. After three timeouts in a row the connection is thrown away, and all calls that wait on it fail.
+/// fails at once. After three timeouts in a row the connection is left for a new one, and after an answer that is none
+/// it is closed.
 ///
 /// Keys on the server begin with `namespace:1:`. They share no hash tag, and none with the log of a
 /// [`Cluster`](crate::cluster::Cluster) of the same namespace. Values have the lifetime that they are given, from one
@@ -222,8 +223,11 @@ impl Shared {
         let began = Instant::now();
         let answer = connection.ask(pipe, limit).await.and_then(read);
         let thrown_away = self.link.lock().note(began, Instant::now(), answer.as_ref().err());
-        if let Some(connection) = thrown_away {
-            connection.end();
+        match (thrown_away, &answer) {
+            // The answers to other calls could be taken for those to others.
+            (Some(connection), Err(ServerError::Answer)) => connection.end(),
+            (Some(connection), _) => connection.leave(),
+            (None, _) => {}
         }
         Ok(answer?)
     }
@@ -330,11 +334,12 @@ async fn keep_connected(shared: Arc<Shared>, address: Address) {
     loop {
         match connect(&address).await {
             Ok((connection, driver)) => {
-                let is_first = shared.link.lock().connect(connection, Instant::now());
+                let is_first = shared.link.lock().connect(connection.clone(), Instant::now());
                 if let Some(lost_at) = lost_at.take() {
                     trace::remote_back(lost_at.elapsed(), is_first);
                 }
-                _ = driver.await;
+                connection.lasts(driver).await;
+                drop(connection);
                 let (ended, has_answered) = shared.link.lock().ended();
                 drop(ended);
                 if has_answered {

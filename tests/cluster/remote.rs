@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tokio::time::{Instant, timeout};
 use tower_readthrough::{
     MemoryStore, ReadThroughLayer,
@@ -285,24 +285,39 @@ async fn slow_answers_fail_calls_in_their_time_and_are_not_mixed_up() {
     eventually("it reads again", || async { remote.read(&[b"k"]).await.is_ok() }).await;
 }
 
-/// Three reads have found that it answers nothing any more. What has more time does not wait for that.
+/// The answers to other calls could be taken for those to others.
 #[tokio::test]
-async fn all_calls_end_with_the_connection_that_is_thrown_away() {
+async fn all_calls_fail_with_an_answer_that_is_none() {
     let fake = Fake::start(Saying::GOOD).await;
-    let remote = RedisRemote::builder(fake.url()).write_timeout(HOUR).open().unwrap();
+    let remote = open(&fake.url());
     connected(&remote).await;
-    fake.say(Saying { delay: HOUR, ..Saying::GOOD });
-    let (writing, reading) = (remote.clone(), remote.clone());
-    let written = tokio::spawn(async move { writing.write(b"k", "v".into(), HOUR).await });
-    for _ in 0..3 {
-        let error = reading.read(&[b"k"]).await.unwrap_err();
-        assert!(matches!(error, RemoteError::Timeout(_)), "{error}");
+    let other = b"*2\r\n$1\r\na\r\n$1\r\nb\r\n";
+    fake.say(Saying { other, delay: Duration::from_millis(100), ..Saying::GOOD });
+    let (read, written) = join(remote.read(&[b"k"]), remote.write(b"k", "v".into(), HOUR)).await;
+    for error in [read.unwrap_err(), written.unwrap_err()] {
+        assert!(matches!(error, RemoteError::Failed(_)), "{error}");
     }
-    let error = timeout(LIMIT, written).await.expect("it has ended").unwrap().unwrap_err();
-    assert!(matches!(error, RemoteError::Failed(_)), "{error}");
     fake.say(Saying::GOOD);
     eventually("it reads again", || async { remote.read(&[b"k"]).await.is_ok() }).await;
     assert_eq!(remote.status().connections, 2);
+}
+
+/// Three reads take the connection for dead, behind a large value that is still on its way.
+#[tokio::test]
+async fn a_write_has_its_time_on_a_connection_that_reads_have_left() {
+    let fake = Fake::start(Saying::GOOD).await;
+    let remote = RedisRemote::builder(fake.url()).write_timeout(HOUR).open().unwrap();
+    connected(&remote).await;
+    fake.say(Saying { delay: Duration::from_secs(1), ..Saying::GOOD });
+    let writing = remote.clone();
+    let written = tokio::spawn(async move { writing.write(b"k", "v".into(), HOUR).await });
+    for _ in 0..3 {
+        remote.read(&[b"k"]).await.unwrap_err();
+    }
+    // What it says to those that come now.
+    fake.say(Saying::GOOD);
+    until("connected anew", || remote.status().connections == 2).await;
+    timeout(LIMIT, written).await.unwrap().unwrap().unwrap();
 }
 
 /// It takes connections, introduces itself, and answers nothing.
@@ -317,7 +332,7 @@ async fn a_server_that_never_answers_is_asked_less_and_less() {
         until("noticed", || !remote.status().is_connected).await;
     }
     connected(&remote).await;
-    // Half of each pause is random. Of the first one five would take half a second.
+    // At least half of each pause. Five times the first one would be half a second at most.
     assert!(began.elapsed() >= Duration::from_millis(50 + 100 + 200 + 400 + 800), "{:?}", began.elapsed());
 }
 

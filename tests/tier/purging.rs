@@ -168,10 +168,10 @@ async fn a_fetch_that_began_before_a_purge_loses_wherever_it_is_delayed() {
         let gate = site.remote.hold([RemoteCall::Write]);
         for page in 0..others {
             here.page(&format!("/{page}")).await;
-            settle().await;
+            begin_writing().await;
         }
         here.page("/").await;
-        settle().await;
+        begin_writing().await;
         red(&there);
         drop(gate);
         here.written().await;

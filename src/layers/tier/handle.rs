@@ -202,7 +202,7 @@ impl Tier {
             (written, counts.total().saturating_sub(written))
         };
         let (written_before, others_before) = outcomes();
-        self.shared.write_behind();
+        self.shared.write_behind(false);
         // What is left then is told.
         _ = timeout(within, self.shared.queue.idle()).await;
         let ((written, others), (left, _)) = (outcomes(), self.shared.queue.size());

@@ -91,13 +91,13 @@ impl Shared {
             Added::Replaced => self.writes.add(TierWrite::Replaced),
             Added::Full => self.writes.add(TierWrite::QueueFull),
         }
-        self.write_behind();
+        self.write_behind(true);
     }
 
-    /// Lets tasks write what waits.
-    pub(super) fn write_behind(self: &Arc<Self>) {
+    /// Lets tasks write what waits. `has_head_start`: whether a response that is on its way comes first.
+    pub(super) fn write_behind(self: &Arc<Self>, has_head_start: bool) {
         let tier = Arc::clone(self);
-        self.queue.run(move |job| {
+        self.queue.run(has_head_start, move |job| {
             let tier = Arc::clone(&tier);
             async move {
                 let mut counted = Counted { tier: &tier, outcome: TierWrite::Aborted };
