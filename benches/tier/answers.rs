@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tower_readthrough::{
     TierRead,
     remote::{RedisRemote, Remote},
+    testing::ScriptedRemote,
 };
 
 use super::{
@@ -33,6 +34,7 @@ pub(crate) async fn measure(server: &Server) {
     let mut bare = connect(&url).await;
     let link = Link::to(server.port()).await;
     let mut far = connect(&link.url()).await;
+    without_a_network(&url).await;
     for bytes in SIZES {
         let mut sides = Sides::new();
         let written = Written::by_a_node(&url, &mut bare, bytes, "").await;
@@ -60,6 +62,29 @@ pub(crate) async fn measure(server: &Server) {
         known.print(bytes, "Vary, its index read before");
         written.remove(&mut bare).await;
     }
+}
+
+/// What the processor does for an answer: the remote is in the process.
+async fn without_a_network(url: &str) {
+    let (remote, mut answers) = (ScriptedRemote::new(), Times::new());
+    let origin = Origin::new(SIZES[0]);
+    let pages: Vec<_> = (0..paths(SIZES[0])).map(|n| format!("/pages/{n}")).collect();
+    let node = Node::over(remote.clone(), url, "process", &origin).await;
+    for page in &pages {
+        node.stack.clone().get(page, "").await;
+        node.written().await;
+    }
+    for _ in 0..ROUNDS {
+        let node = Node::over(remote.clone(), url, "process", &origin).await;
+        let mut stack = node.stack.clone();
+        for page in &pages {
+            let began = Instant::now();
+            stack.get(page, "").await;
+            answers.add(began);
+        }
+    }
+    assert_eq!(origin.calls(), pages.len() as u64);
+    println!("{:>4} KiB,     remote in the process: answer p50 {:>7.1} µs", SIZES[0] >> 10, answers.p50());
 }
 
 async fn connect(url: &str) -> MultiplexedConnection {
