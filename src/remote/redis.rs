@@ -224,7 +224,7 @@ impl Shared {
         let answer = connection.ask(pipe, limit).await.and_then(read);
         let thrown_away = self.link.lock().note(began, Instant::now(), answer.as_ref().err());
         match (thrown_away, &answer) {
-            // The answers to other calls could be taken for those to others.
+            // From here on answers may reach the wrong calls.
             (Some(connection), Err(ServerError::Answer)) => connection.end(),
             (Some(connection), _) => connection.leave(),
             (None, _) => {}

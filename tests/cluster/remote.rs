@@ -285,7 +285,7 @@ async fn slow_answers_fail_calls_in_their_time_and_are_not_mixed_up() {
     eventually("it reads again", || async { remote.read(&[b"k"]).await.is_ok() }).await;
 }
 
-/// The answers to other calls could be taken for those to others.
+/// From there on answers may reach the wrong calls.
 #[tokio::test]
 async fn all_calls_fail_with_an_answer_that_is_none() {
     let fake = Fake::start(Saying::GOOD).await;
