@@ -1,5 +1,6 @@
 //! A request that the second tier answers, through the whole stack, beside a bare `GET` of the same bytes by the same
-//! library, and beside what the tier asks its remote for.
+//! library, and beside what the tier asks its remote for. Also over a link that takes its time, and with a remote in the
+//! process.
 
 use std::time::Duration;
 

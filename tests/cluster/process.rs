@@ -6,6 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command as StdCommand, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -36,7 +37,9 @@ pub(crate) struct Site(PathBuf);
 
 impl Site {
     pub(crate) fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("trt-site-{name}-{}", std::process::id()));
+        static SITES: AtomicUsize = AtomicUsize::new(0);
+        let number = SITES.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("trt-site-{name}-{}-{number}", std::process::id()));
         _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).unwrap();
         let site = Self(directory);

@@ -2,6 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 use tower_readthrough::{PurgeState, TierWait, purge::NotEverywhereReason};
 
@@ -22,13 +23,11 @@ const STARTS: [Start; 2] = [Process::start, Process::start_with_tier];
 
 #[tokio::test]
 async fn a_purge_reaches_another_process() {
-    for (start, calls) in STARTS.into_iter().zip([1, 0]) {
-        reaches_another_process(start, calls).await;
-    }
+    join_all(STARTS.into_iter().zip([1, 0]).map(reaches_another_process)).await;
 }
 
 /// `calls`: of the origin of a node that asks for what another one has.
-async fn reaches_another_process(start: Start, calls: usize) {
+async fn reaches_another_process((start, calls): (Start, usize)) {
     let Some(server) = server().await else { return };
     let site = Site::new("two");
     let [mut here, mut there] = ["n1", "n2"].map(|name| start(&site, &server.url(), name, 0));
@@ -48,9 +47,7 @@ async fn reaches_another_process(start: Start, calls: usize) {
 /// The file is from before the purge, and the process was not there to hear of it.
 #[tokio::test]
 async fn a_process_that_was_killed_serves_nothing_that_was_purged() {
-    for start in STARTS {
-        serves_nothing_that_was_purged_while_it_was_dead(start).await;
-    }
+    join_all(STARTS.map(serves_nothing_that_was_purged_while_it_was_dead)).await;
 }
 
 async fn serves_nothing_that_was_purged_while_it_was_dead(start: Start) {
@@ -83,9 +80,7 @@ async fn serves_nothing_that_was_purged_while_it_was_dead(start: Start) {
 /// Its first request comes before its tasks have a turn.
 #[tokio::test]
 async fn a_process_that_was_stopped_goes_on_with_what_is_not_purged() {
-    for start in STARTS {
-        goes_on_after_it_was_stopped(start).await;
-    }
+    join_all(STARTS.map(goes_on_after_it_was_stopped)).await;
 }
 
 async fn goes_on_after_it_was_stopped(start: Start) {

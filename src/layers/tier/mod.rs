@@ -87,10 +87,11 @@
 //! What a fetch has stored, or a 304 has prolonged, and nothing that came from the tier itself. It waits in a queue of
 //! [1,024 responses](TierBuilder::max_queued) and [32 MiB](TierBuilder::max_queued_bytes), is written four at a time,
 //! and stays for its lifetime and windows. The first write begins a millisecond later, so that it does not hold the
-//! response up; if a quarter of the room is taken, it begins at once. The newest is dropped where there is no room, and a
-//! newer response takes the place of an older one of the same. Changes under one key are made in their order. What is purged before its turn is
-//! not written. If the origin sends something instead that is not stored, what the tier has is removed, while it can be
-//! reached. A fetch for which the tier did not answer writes nothing, since no time on its clock is known.
+//! response up; if a quarter of the room is taken, it begins at once. The newest is dropped where there is no room, and
+//! a newer response takes the place of an older one of the same. Changes under one key are made in their order. What is
+//! purged before its turn is not written. If the origin sends something instead that is not stored, what the tier has is
+//! removed, while it can be reached. A fetch for which the tier did not answer writes nothing, since no time on its
+//! clock is known.
 //!
 //! # Failures
 //!

@@ -151,15 +151,15 @@ impl Queue {
         if is_new { Added::New } else { Added::Replaced }
     }
 
-    /// Lets tasks of the current runtime write what waits, as many as may and are needed. `has_head_start`: whether
-    /// there may be a response that its callers have not got yet.
-    pub(super) fn run<W, F>(self: &Arc<Self>, has_head_start: bool, write: W)
+    /// Lets tasks of the current runtime write what waits, as many as may and are needed. `may_wait`: whether there may
+    /// be a response that its callers have not got yet.
+    pub(super) fn run<W, F>(self: &Arc<Self>, may_wait: bool, write: W)
     where
         W: Fn(Job) -> F + Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let Ok(runtime) = Handle::try_current() else { return };
-        if let Some(mut writer) = Writer::begin(self, has_head_start) {
+        if let Some(mut writer) = Writer::begin(self, may_wait) {
             runtime.spawn(async move {
                 for other in writer.head_start().await {
                     tokio::spawn(other.run(write.clone()));
@@ -217,16 +217,18 @@ impl Writer {
     /// filling up.
     fn begin(queue: &Arc<Queue>, may_wait: bool) -> Option<Self> {
         let mut state = queue.state.lock();
-        let is_needed = state.writers < MAX_WRITERS && !state.order.is_empty();
-        let now = Instant::now();
-        let is_waiting = may_wait && !state.is_filling_up(queue.bounds);
-        if !is_needed || is_waiting && state.waits_until.is_some_and(|until| now < until) {
+        if state.writers >= MAX_WRITERS || state.order.is_empty() {
             return None;
         }
-        state.writers += 1;
+        let is_waiting = may_wait && !state.is_filling_up(queue.bounds);
         if is_waiting {
+            let now = Instant::now();
+            if state.waits_until.is_some_and(|until| now < until) {
+                return None;
+            }
             state.waits_until = Some(now + LONGEST_HEAD_START);
         }
+        state.writers += 1;
         Some(Self { queue: Arc::clone(queue), is_counted: true, is_waiting })
     }
 
@@ -234,18 +236,11 @@ impl Writer {
     async fn head_start(&mut self) -> Vec<Self> {
         if self.is_waiting {
             sleep(HEAD_START).await;
+            self.is_waiting = false;
+            self.queue.state.lock().waits_until = None;
         }
-        let waiting = self.end_head_start();
+        let waiting = self.queue.state.lock().order.len();
         (1..waiting).map_while(|_| Self::begin(&self.queue, false)).collect()
-    }
-
-    /// Returns how many changes wait.
-    fn end_head_start(&mut self) -> usize {
-        let mut state = self.queue.state.lock();
-        if std::mem::take(&mut self.is_waiting) {
-            state.waits_until = None;
-        }
-        state.order.len()
     }
 
     async fn run<F: Future<Output = ()>>(mut self, write: impl Fn(Job) -> F) {
@@ -287,9 +282,10 @@ impl State {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.end_head_start();
         if self.is_counted {
-            self.queue.state.lock().writers -= 1;
+            let mut state = self.queue.state.lock();
+            state.writers -= 1;
+            state.waits_until = state.waits_until.filter(|_| !self.is_waiting);
         }
     }
 }
@@ -338,9 +334,9 @@ mod tests {
             self.run(true);
         }
 
-        fn run(&self, has_head_start: bool) {
+        fn run(&self, may_wait: bool) {
             let (begun, may_go_on) = (Arc::clone(&self.begun), Arc::clone(&self.may_go_on));
-            self.queue.run(has_head_start, move |_| {
+            self.queue.run(may_wait, move |_| {
                 let (begun, may_go_on) = (Arc::clone(&begun), Arc::clone(&may_go_on));
                 async move {
                     begun.fetch_add(1, Ordering::Relaxed);
@@ -356,6 +352,10 @@ mod tests {
             }
             self.begun.load(Ordering::Relaxed)
         }
+    }
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
     }
 
     fn tasks() -> usize {
@@ -408,8 +408,7 @@ mod tests {
     #[test]
     fn a_writer_in_a_runtime_that_nothing_drives_keeps_no_other_from_writing() {
         let slow = Slow::new();
-        let runtime = || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let forgotten: Runtime = runtime();
+        let forgotten = runtime();
         forgotten.block_on(async { slow.add("/a") });
         slow.may_go_on.add_permits(2);
         runtime().block_on(async {
@@ -425,8 +424,7 @@ mod tests {
     #[test]
     fn a_writer_whose_runtime_ends_while_it_waits_leaves_its_place_to_another_one() {
         let slow = Slow::new();
-        let runtime = || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let ended: Runtime = runtime();
+        let ended = runtime();
         ended.block_on(async { slow.add("/a") });
         drop(ended);
         slow.may_go_on.add_permits(1);

@@ -94,10 +94,10 @@ impl Shared {
         self.write_behind(true);
     }
 
-    /// Lets tasks write what waits. `has_head_start`: whether a response that is on its way comes first.
-    pub(super) fn write_behind(self: &Arc<Self>, has_head_start: bool) {
+    /// Lets tasks write what waits. `may_wait`: whether a response that is on its way comes first.
+    pub(super) fn write_behind(self: &Arc<Self>, may_wait: bool) {
         let tier = Arc::clone(self);
-        self.queue.run(has_head_start, move |job| {
+        self.queue.run(may_wait, move |job| {
             let tier = Arc::clone(&tier);
             async move {
                 let mut counted = Counted { tier: &tier, outcome: TierWrite::Aborted };

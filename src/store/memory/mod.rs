@@ -114,8 +114,8 @@ impl MemoryStoreBuilder {
     /// Default: 65,536.
     ///
     /// They are dropped anyway once all that is stored was checked, which takes a background task some
-    /// seconds, or a minute if a million entries are to be given back, and all fetches that began before are over. The default suffices for 10,000 different tags a
-    /// second.
+    /// seconds, or a minute where a million entries are to be given back, and all fetches that began before
+    /// are over. The default suffices for 10,000 different tags a second.
     pub fn max_tag_records(mut self, records: usize) -> Self {
         self.max_tag_records = records;
         self
