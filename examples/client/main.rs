@@ -17,7 +17,7 @@
 
 mod api;
 
-use std::{error::Error, path::PathBuf, process::ExitCode, time::Duration};
+use std::{error::Error, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use http::Uri;
@@ -65,6 +65,8 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    // First: from here on a signal does not end the program before what is stored is written.
+    let told_to_end = told_to_end()?;
     let store = MemoryStore::builder(64 << 20).snapshots(true).build()?;
     let file = SnapshotFile::builder(store.clone(), &args.snapshot)
         // Another API has other responses under the same paths.
@@ -78,7 +80,7 @@ async fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     }
     tokio::select! {
         answered = answer(&api) => answered?,
-        told = told_to_end() => told?,
+        () = told_to_end => {}
     }
     let written = file.write().await?;
     eprintln!("{} responses written, {} bytes", written.responses, written.bytes);
@@ -97,18 +99,21 @@ async fn answer(api: &Api) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Ready on SIGTERM or Ctrl-C.
 #[cfg(unix)]
-async fn told_to_end() -> std::io::Result<()> {
+fn told_to_end() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
+/// Ready on Ctrl-C.
 #[cfg(not(unix))]
-async fn told_to_end() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
+fn told_to_end() -> io::Result<impl Future<Output = ()>> {
+    Ok(async { _ = tokio::signal::ctrl_c().await })
 }

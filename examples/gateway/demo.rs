@@ -49,20 +49,21 @@ pub(crate) fn orders() -> Router {
     Router::new().route("/orders/{id}", get(order).post(order))
 }
 
-/// Returns at Ctrl-C, or SIGTERM as orchestrators send it.
-pub(crate) async fn ended() {
-    #[cfg(unix)]
-    let terminated = async {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => _ = signal.recv().await,
-            Err(_) => std::future::pending().await,
+/// Ready on Ctrl-C, or SIGTERM as orchestrators send it.
+#[cfg(unix)]
+pub(crate) fn told_to_end() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
-    }
+    })
+}
+
+/// Ready on Ctrl-C.
+#[cfg(not(unix))]
+pub(crate) fn told_to_end() -> io::Result<impl Future<Output = ()>> {
+    Ok(async { _ = tokio::signal::ctrl_c().await })
 }

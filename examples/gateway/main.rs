@@ -184,8 +184,9 @@ async fn main() -> Result {
     let orders = demo::or_start(args.orders.clone(), demo::orders).await?;
     let app = app(&args, [catalogue, orders])?;
     let listener = TcpListener::bind(args.listen).await?;
+    let told_to_end = demo::told_to_end()?;
     println!("gateway on http://{0}, dashboard on http://{0}/-/cache", listener.local_addr()?);
-    axum::serve(listener, app).with_graceful_shutdown(demo::ended()).await?;
+    axum::serve(listener, app).with_graceful_shutdown(told_to_end).await?;
     println!("all requests are answered");
     Ok(())
 }

@@ -159,7 +159,8 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+    let told_to_end = front::shutdown_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
-    front::serve(listener, front, front::shutdown_signal()?).await;
+    front::serve(listener, front, told_to_end).await;
     Ok(())
 }

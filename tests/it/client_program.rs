@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{Router, extract::State, http::Uri, response::IntoResponse, routing::get};
@@ -16,6 +17,7 @@ use tokio::{
     net::TcpListener,
     process::{Child, ChildStdout, Command},
     task::JoinHandle,
+    time::sleep,
 };
 use tower_readthrough::{
     MemoryStore,
@@ -76,9 +78,13 @@ impl Program {
     }
 
     async fn signal(mut self, signal: &str) -> ExitStatus {
+        self.send(signal).await;
+        self.child.wait().await.unwrap()
+    }
+
+    async fn send(&self, signal: &str) {
         let id = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().await.unwrap().success());
-        self.child.wait().await.unwrap()
     }
 }
 
@@ -120,11 +126,27 @@ async fn it_answers_right_after_its_start_while_the_api_is_down() {
     assert!(program.ask("/b").await.starts_with("error "), "nothing is made up");
 
     // When the API is back, its word counts.
-    let api = Api::start(addr).await;
     assert!(!program.signal("-KILL").await.success());
+    let api = Api::start(addr).await;
     let mut program = Program::start(addr, &file.0);
     assert!(program.ask("/a").await.ends_with(" /a 1"), "asked, and this is its first answer");
     assert_eq!(api.calls.load(Ordering::SeqCst), 1, "what was loaded is not used without its word");
+}
+
+/// Whenever it is told: here while the file is opened, which a pipe delays until its other end is opened too.
+#[tokio::test]
+async fn it_writes_the_file_when_it_is_told_to_end_before_its_first_answer() {
+    let file = File::new("early");
+    assert!(Command::new("mkfifo").arg(&file.0).status().await.unwrap().success());
+    let mut program = Program::start(any(), &file.0);
+    while !file.0.with_extension("lock").exists() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    program.send("-TERM").await;
+    let _other_end = std::fs::OpenOptions::new().read(true).write(true).open(&file.0).unwrap();
+    let ended = program.child.wait().await.unwrap();
+    assert!(ended.success(), "{ended}");
+    assert!(file.0.is_file(), "written in place of the pipe");
 }
 
 /// The file of a process that was killed is what the last write made of it.
