@@ -35,7 +35,7 @@ pub(crate) async fn measure(server: &Server) {
     let mut bare = connect(&url).await;
     let link = Link::to(server.port()).await;
     let mut far = connect(&link.url()).await;
-    without_a_network(&url).await;
+    without_a_network(&url, &mut bare).await;
     for bytes in SIZES {
         let mut sides = Sides::new();
         let written = Written::by_a_node(&url, &mut bare, bytes, "").await;
@@ -65,9 +65,10 @@ pub(crate) async fn measure(server: &Server) {
     }
 }
 
-/// What the processor does for an answer: the remote is in the process.
-async fn without_a_network(url: &str) {
-    let (remote, mut answers) = (ScriptedRemote::new(), Times::new());
+/// What the processor does for an answer: the remote is in the process. Once with one answer after another, and once
+/// with a bare `GET` before each, which is not part of the time, but leaves little of this in the caches.
+async fn without_a_network(url: &str, bare: &mut MultiplexedConnection) {
+    let (remote, mut in_a_row, mut after_a_get) = (ScriptedRemote::new(), Times::new(), Times::new());
     let origin = Origin::new(SIZES[0]);
     let pages: Vec<_> = (0..paths(SIZES[0])).map(|n| format!("/pages/{n}")).collect();
     let node = Node::over(remote.clone(), url, "process", &origin).await;
@@ -75,17 +76,29 @@ async fn without_a_network(url: &str) {
         node.stack.clone().get(page, "").await;
         node.written().await;
     }
-    for _ in 0..ROUNDS {
+    for round in 0..2 * ROUNDS {
+        let is_after_a_get = round % 2 == 1;
+        let answers = if is_after_a_get { &mut after_a_get } else { &mut in_a_row };
         let node = Node::over(remote.clone(), url, "process", &origin).await;
         let mut stack = node.stack.clone();
         for page in &pages {
+            if is_after_a_get {
+                let nothing: Option<Bytes> =
+                    redis::cmd("GET").arg("nothing").query_async(bare).await.unwrap();
+                assert_eq!(nothing, None);
+            }
             let began = Instant::now();
             stack.get(page, "").await;
             answers.add(began);
         }
     }
     assert_eq!(origin.calls(), pages.len() as u64);
-    println!("{:>4} KiB,     remote in the process: answer p50 {:>7.1} µs", SIZES[0] >> 10, answers.p50());
+    println!(
+        "{:>4} KiB,     remote in the process: answer p50 {:>7.1} µs in a row, {:>7.1} µs after a GET",
+        SIZES[0] >> 10,
+        in_a_row.p50(),
+        after_a_get.p50()
+    );
 }
 
 async fn connect(url: &str) -> MultiplexedConnection {

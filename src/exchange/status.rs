@@ -177,8 +177,9 @@ static STALE_HITS: [(Stale, HeaderValue); Stale::ALL.len()] = [
 ];
 
 /// What misses say most of the time, written out as well: a value that is made of a text is checked byte
-/// by byte, and one that is cloned is not. Of responses that are stored, and of the first one to HEAD.
-static WRITTEN: [(CacheStatus, HeaderValue); 13] = {
+/// by byte, and one that is cloned is not. Of responses that are stored, of the first one to HEAD, and of those that
+/// the second tier had.
+static WRITTEN: [(CacheStatus, HeaderValue); 14] = {
     const fn first(why: Forward, text: &'static str) -> (CacheStatus, HeaderValue) {
         (CacheStatus::forwarded(why).stored(true), HeaderValue::from_static(text))
     }
@@ -209,6 +210,10 @@ static WRITTEN: [(CacheStatus, HeaderValue); 13] = {
         (
             CacheStatus::forwarded(Forward::UriMiss).unshared(NotStored::Method),
             HeaderValue::from_static("tower-readthrough;fwd=uri-miss"),
+        ),
+        (
+            CacheStatus::hit().hit_in_second_tier(),
+            HeaderValue::from_static("tower-readthrough;hit;detail=second-tier"),
         ),
     ]
 };
@@ -317,7 +322,10 @@ impl CacheStatus {
             return response;
         }
         self.replace_last(response.headers_mut());
-        let is_shown = self.stale.is_some_and(|why| self == Self::stale(why));
+        let is_shown = match self.stale {
+            Some(why) => self == Self::stale(why),
+            None => self.written().is_some(),
+        };
         match response.extensions_mut().get_mut() {
             Some(before) => *before = self,
             None if is_shown => {}

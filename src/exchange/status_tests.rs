@@ -39,7 +39,8 @@ fn a_hit_is_told_by_its_field_alone_and_never_by_the_same_text_from_elsewhere() 
         response.headers_mut().append(CACHE_STATUS, arrived);
         assert_eq!(CacheStatus::of(&response), None, "{other}");
     }
-    for status in [CacheStatus::hit(), CacheStatus::stale(Stale::AsRequested)] {
+    let in_second_tier = CacheStatus::hit().hit_in_second_tier();
+    for status in [CacheStatus::hit(), CacheStatus::stale(Stale::AsRequested), in_second_tier] {
         let mut response = Response::new(());
         response.headers_mut().append(CACHE_STATUS, CacheStatus::hit().to_value());
         let mut response = status.serve(response);
@@ -49,6 +50,12 @@ fn a_hit_is_told_by_its_field_alone_and_never_by_the_same_text_from_elsewhere() 
         assert!(response.headers().is_empty());
         assert_eq!(CacheStatus::of(&response), Some(status), "it stays in the extensions");
     }
+    let purged_here = CacheStatus::lost(Lost::Purged).hit_in_second_tier();
+    let mut response = Response::new(());
+    response.headers_mut().append(CACHE_STATUS, CacheStatus::hit().to_value());
+    let response = purged_here.serve(response);
+    assert_eq!(response.headers()[CACHE_STATUS], in_second_tier.to_value());
+    assert_eq!(CacheStatus::of(&response), Some(purged_here), "the field does not say all of it");
 }
 
 #[test]
@@ -107,6 +114,9 @@ fn what_is_written_out_is_what_would_be_said() {
                 assert_eq!(status.to_value(), status.serialize().unwrap());
             }
         }
+    }
+    for (status, value) in &WRITTEN {
+        assert_eq!(status.serialize().as_ref(), Some(value));
     }
     for (why, values) in &UNSURE {
         let status = CacheStatus::forwarded(*why).storing(true, false);

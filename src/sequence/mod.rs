@@ -236,7 +236,7 @@ impl Sequence {
 
     /// The same as [`keys`](Self::keys) and [`tagged`](Self::tagged) have made of these texts. `None` if
     /// there is no URL, or one cannot be read.
-    pub(crate) fn keys_from_texts(&self, key: &key::CacheKey, texts: &PurgeTexts) -> Option<PurgeKeys> {
+    pub(crate) fn keys_from_texts(&self, key: &key::CacheKey, texts: PurgeTexts) -> Option<PurgeKeys> {
         let mut keys = None::<PurgeKeys>;
         for url in &texts.urls {
             let (uri, host) = key::Target::parse_text(url)?;
@@ -254,7 +254,7 @@ impl Sequence {
             let (uri, host) = key::Target::parse_text(url)?;
             self.push_group(group, key::Target::new(&uri, host.as_ref(), key::Origins::default()), &mut tags);
         }
-        keys.map(|keys| if tags.is_empty() { keys } else { keys.with(&tags, None) }.with_texts(texts))
+        Some(keys?.of_texts(texts, &tags))
     }
 
     /// The keys of a response, with the tags that its request and the response itself give it.

@@ -262,7 +262,7 @@ impl Snapshot {
         }
         // A clock that was set back makes it no younger than it is.
         let received_at = now.instant_of(self.received_at).ok_or(RestoreError::OutOfRange)?.min(now.instant);
-        let keys = loading.sequence().keys_from_texts(key, texts).ok_or(RestoreError::InvalidUrl)?;
+        let keys = loading.sequence().keys_from_texts(key, self.texts).ok_or(RestoreError::InvalidUrl)?;
         loading.loaded(&keys);
         let freshness = self.lifetimes.for_audience(self.audience);
         let origin = Origin {

@@ -213,7 +213,7 @@ impl Node {
             let labels = LABELS.iter().filter(|(label, _)| reaches(label, key));
             texts.tags = labels.map(|(label, _)| label.as_bytes().to_vec()).collect();
             let name = CacheKey::new(key.to_string());
-            Arc::new(sequence.keys_from_texts(&name, &texts).unwrap())
+            Arc::new(sequence.keys_from_texts(&name, texts).unwrap())
         });
         Self {
             id,

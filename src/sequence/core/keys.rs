@@ -175,30 +175,35 @@ impl PurgeKeys {
 
     /// The same with more tags.
     pub(crate) fn with(&self, tags: &[TagHash], texts: Option<&PurgeTexts>) -> Self {
-        let mut tags: Vec<_> = self.tags.iter().chain(tags).copied().collect();
-        tags.sort_unstable();
-        tags.dedup();
         let mut path = self.path.clone();
         if let (Path::Own(own), Some(more)) = (&mut path, texts) {
             own.texts = own.texts.take().map(|texts| texts.and(more));
         }
-        Self { key: Arc::clone(&self.key), floors: self.floors, tags: SmallVec::from_slice(&tags), path }
+        Self { key: Arc::clone(&self.key), floors: self.floors, tags: self.tags_and(tags), path }
+    }
+
+    /// The same with these texts, if it keeps any, and the tags that are in them.
+    pub(crate) fn of_texts(mut self, texts: PurgeTexts, tags: &[TagHash]) -> Self {
+        if let Path::Own(own) = &mut self.path
+            && own.texts.is_some()
+        {
+            own.texts = Some(texts);
+        }
+        Self { tags: self.tags_and(tags), ..self }
+    }
+
+    fn tags_and(&self, more: &[TagHash]) -> SmallVec<[TagHash; USUAL_TAGS]> {
+        let mut tags: SmallVec<[_; 4 * USUAL_TAGS]> = self.tags.iter().chain(more).copied().collect();
+        tags.sort_unstable();
+        tags.dedup();
+        // Without the room that a list has to grow.
+        SmallVec::from_slice(&tags)
     }
 
     /// The same with the tags and the paths of another one.
     pub(crate) fn and(&self, other: &Self) -> Self {
         let path = self.path.and(&other.path, [&self.key, &other.key]);
         Self { path, ..self.with(&other.tags, None) }
-    }
-
-    /// The same with these texts, if it has any.
-    pub(crate) fn with_texts(mut self, texts: &PurgeTexts) -> Self {
-        if let Path::Own(own) = &mut self.path
-            && own.texts.is_some()
-        {
-            own.texts = Some(texts.clone());
-        }
-        self
     }
 
     /// Whether there are so many tags that to keep them all would cost too much, and to keep some of them

@@ -1,10 +1,17 @@
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::{header::seal, *};
-use crate::store::{Audience, Lifetimes, PurgeTexts, SelectingField, SelectingValue};
+use crate::{
+    Sequence,
+    store::{Audience, Lifetimes, Moment, PurgeTexts, SelectingField, SelectingValue},
+};
 
 const MAX_BODY: usize = 4096;
 
@@ -520,6 +527,24 @@ fn the_body_is_not_copied() {
     let read = Envelope::parse(&written, MAX_BODY).unwrap();
     let body = &read.snapshot().body;
     assert_eq!(body.as_ptr(), written[written.len() - body.len()..].as_ptr());
+}
+
+/// What a store charges for a response is all that it keeps alive.
+#[test]
+fn a_small_response_keeps_nothing_of_what_was_read() {
+    let (key, mut snapshot) = golden().into_parts();
+    snapshot.body = vec![7; 2000].into();
+    let written = Envelope::new(key, snapshot).to_bytes().unwrap();
+    let sequence = Arc::new(Sequence::default().keep_texts());
+    // The second one does not fit into a template of heads.
+    for more in [0, 70_000] {
+        let (key, mut snapshot) = Envelope::parse(&written, MAX_BODY).unwrap().into_parts();
+        snapshot.headers.insert("x-b", HeaderValue::from_str(&"b".repeat(more)).unwrap());
+        let now = Moment { instant: Instant::now(), time: snapshot.received_at };
+        let restored = snapshot.restore(&key, &sequence.begin_load(), now).unwrap();
+        assert!(restored.trailers().is_some());
+        assert!(written.is_unique(), "with {more} bytes more");
+    }
 }
 
 proptest! {

@@ -29,8 +29,11 @@ pub(super) fn envelope(bytes: &Bytes, max_body_bytes: usize) -> Result<Envelope,
     let Header { flags, key_bytes, head_bytes, body_bytes, .. } = header;
     let mut reader = Reader(rest.get(..key_bytes + head_bytes).ok_or(EnvelopeError::Length)?);
     let key = CacheKey::new(reader.take(key_bytes)?);
-    let headers = reader.fields(header.fields)?;
-    let trailers = flags.has_trailers.then(|| reader.fields(header.trailers)).transpose()?;
+    // Not copied, since a store packs the values of a head; trailers are kept as they are.
+    let shared = |value: &[u8]| HeaderValue::from_maybe_shared(bytes.slice_ref(value));
+    let headers = reader.fields(header.fields, shared)?;
+    let trailers =
+        flags.has_trailers.then(|| reader.fields(header.trailers, HeaderValue::from_bytes)).transpose()?;
     let selection = flags.has_selection.then(|| reader.selection()).transpose()?;
     let texts = reader.texts(flags)?;
     let stored = bytes.slice(bytes.len() - body_bytes..);
@@ -92,11 +95,15 @@ impl<'a> Reader<'a> {
         if name.as_str().as_bytes() == bytes { Ok(name) } else { Err(EnvelopeError::Invalid) }
     }
 
-    fn fields(&mut self, count: usize) -> Result<HeaderMap, EnvelopeError> {
+    fn fields<E>(
+        &mut self,
+        count: usize,
+        to_value: impl Fn(&[u8]) -> Result<HeaderValue, E>,
+    ) -> Result<HeaderMap, EnvelopeError> {
         let mut fields = HeaderMap::with_capacity(count);
         for _ in 0..count {
             let name = self.name()?;
-            let value = HeaderValue::from_bytes(self.bytes()?).map_err(|_| EnvelopeError::Invalid)?;
+            let value = to_value(self.bytes()?).map_err(|_| EnvelopeError::Invalid)?;
             if fields::is_hop_by_hop(&name) {
                 return Err(EnvelopeError::Invalid);
             }
