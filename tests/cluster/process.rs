@@ -5,7 +5,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command as StdCommand, Stdio},
+    process::Stdio,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -25,6 +25,7 @@ use tower_readthrough::{
 
 use super::{
     node::{LIMIT, until},
+    server::signal,
     support::{ScriptedOrigin, get, ms, ok, secs},
 };
 
@@ -141,8 +142,7 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: &str) {
-        let id = self.child.id().unwrap().to_string();
-        assert!(StdCommand::new("kill").args([signal, &id]).status().unwrap().success());
+        signal::send(signal, self.child.id().unwrap());
     }
 
     pub(crate) async fn kill(mut self) {

@@ -1,14 +1,20 @@
 //! A `redis-server` of its own for a test, on a free port and with a directory of its own.
 
+#[path = "port.rs"]
+pub(crate) mod port;
+#[path = "signal.rs"]
+pub(crate) mod signal;
+
 use std::{
     fs,
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use tokio::time::sleep;
+
+use self::port::own_port;
 
 /// Killed when it is dropped.
 pub(crate) struct Server {
@@ -41,7 +47,7 @@ pub(crate) async fn server_with(options: &[&str]) -> Option<Server> {
 impl Server {
     /// One that is not started yet.
     pub(crate) fn absent() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = own_port();
         let directory = std::env::temp_dir().join(format!("trt-redis-{}-{port}", std::process::id()));
         Self { port, directory, options: Vec::new(), child: None }
     }
@@ -77,8 +83,7 @@ impl Server {
 
     /// As SIGSTOP: it takes connections, and answers nothing.
     pub(crate) fn signal(&self, signal: &str) {
-        let id = self.child.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        signal::send(signal, self.child.as_ref().unwrap().id());
     }
 
     pub(crate) async fn command(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {

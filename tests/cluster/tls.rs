@@ -1,7 +1,6 @@
 //! TLS to a real server: what a cluster and a second tier do over it, and whom they refuse.
 
 use std::{
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
@@ -16,7 +15,7 @@ use tower_readthrough::{
 
 use super::{
     node::{PAGE, until},
-    server::server,
+    server::{port::own_port, server},
     support::{ScriptedOrigin, get, ok, secs},
 };
 
@@ -58,7 +57,7 @@ struct TlsServer {
 impl TlsServer {
     /// `asks`: whether it takes only clients with a certificate.
     fn start(authority: &Authority, host: &str, asks: bool) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = own_port();
         let directory = std::env::temp_dir().join(format!("trt-tls-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let (certificate, key) = authority.certify(host);

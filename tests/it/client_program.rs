@@ -1,5 +1,8 @@
 //! The `client` example as a program: it answers while its API is down, also right after its start.
 
+#[path = "../cluster/port.rs"]
+mod port;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -24,6 +27,8 @@ use tower_readthrough::{
     store::{SnapshotFile, SnapshotFileError},
 };
 
+use self::port::own_port;
+
 /// An API that counts its requests; gone when it is dropped.
 struct Api {
     addr: SocketAddr,
@@ -40,7 +45,6 @@ impl Api {
         };
         let app = Router::new().fallback(get(answer)).with_state(Arc::clone(&calls));
         let listener = TcpListener::bind(addr).await.unwrap();
-        let addr = listener.local_addr().unwrap();
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self { addr, calls, server }
     }
@@ -104,14 +108,14 @@ impl Drop for File {
     }
 }
 
-fn any() -> SocketAddr {
-    ([127, 0, 0, 1], 0).into()
+fn own_addr() -> SocketAddr {
+    ([127, 0, 0, 1], own_port()).into()
 }
 
 #[tokio::test]
 async fn it_answers_right_after_its_start_while_the_api_is_down() {
     let file = File::new("down");
-    let api = Api::start(any()).await;
+    let api = Api::start(own_addr()).await;
     let mut program = Program::start(api.addr, &file.0);
     assert_eq!(program.ask("/a").await, "200 fwd=uri-miss; stored /a 1");
     assert_eq!(program.ask("/a").await, "200 hit /a 1");
@@ -138,7 +142,7 @@ async fn it_answers_right_after_its_start_while_the_api_is_down() {
 async fn it_writes_the_file_when_it_is_told_to_end_before_its_first_answer() {
     let file = File::new("early");
     assert!(Command::new("mkfifo").arg(&file.0).status().await.unwrap().success());
-    let mut program = Program::start(any(), &file.0);
+    let mut program = Program::start(own_addr(), &file.0);
     while !file.0.with_extension("lock").exists() {
         sleep(Duration::from_millis(1)).await;
     }
@@ -153,7 +157,7 @@ async fn it_writes_the_file_when_it_is_told_to_end_before_its_first_answer() {
 #[tokio::test]
 async fn a_kill_loses_no_more_than_what_came_after_the_last_write() {
     let file = File::new("kill");
-    let api = Api::start(any()).await;
+    let api = Api::start(own_addr()).await;
     let mut program = Program::start(api.addr, &file.0);
     program.ask("/a").await;
     assert!(program.signal("-TERM").await.success());
@@ -171,7 +175,7 @@ async fn a_kill_loses_no_more_than_what_came_after_the_last_write() {
 #[tokio::test]
 async fn two_living_processes_never_write_one_file() {
     let file = File::new("two");
-    let api = Api::start(any()).await;
+    let api = Api::start(own_addr()).await;
     let mut program = Program::start(api.addr, &file.0);
     program.ask("/a").await;
     let second = Program::start(api.addr, &file.0).child.wait_with_output().await.unwrap();

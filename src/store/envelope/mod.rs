@@ -196,9 +196,8 @@ impl Envelope {
         compressed.map_or_else(|| self.to_bytes(), Ok)
     }
 
-    /// Reads an envelope with a body of at most `max_body_bytes`. The body and the values of the fields are parts of
-    /// the bytes, and keep them alive; a response that is [restored](crate::store::Snapshot::restore) from it keeps at
-    /// most its body.
+    /// Reads an envelope with a body of at most `max_body_bytes`. The values of its fields are parts of the bytes, which
+    /// they keep alive, and so is a body that was not compressed.
     ///
     /// # Errors
     ///
