@@ -16,8 +16,10 @@
 //! To see that: ask for a path, end the program, stop the API, start the program again, and ask once more.
 
 mod api;
+#[path = "../common/shutdown.rs"]
+mod shutdown;
 
-use std::{error::Error, io, path::PathBuf, process::ExitCode, time::Duration};
+use std::{error::Error, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use http::Uri;
@@ -28,7 +30,7 @@ use tokio::{
 };
 use tower_readthrough::{MemoryStore, store::SnapshotFile};
 
-use self::api::Api;
+use self::{api::Api, shutdown::shutdown_signal};
 
 /// A client with a cache that outlives it.
 #[derive(Parser)]
@@ -66,7 +68,7 @@ fn main() -> ExitCode {
 
 async fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     // First: from here on a signal does not end the program before what is stored is written.
-    let told_to_end = told_to_end()?;
+    let shutdown = shutdown_signal()?;
     let store = MemoryStore::builder(64 << 20).snapshots(true).build()?;
     let file = SnapshotFile::builder(store.clone(), &args.snapshot)
         // Another API has other responses under the same paths.
@@ -80,7 +82,7 @@ async fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     }
     tokio::select! {
         answered = answer(&api) => answered?,
-        () = told_to_end => {}
+        () = shutdown => {}
     }
     let written = file.write().await?;
     eprintln!("{} responses written, {} bytes", written.responses, written.bytes);
@@ -97,23 +99,4 @@ async fn answer(api: &Api) -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
-}
-
-/// Ready on SIGTERM or Ctrl-C.
-#[cfg(unix)]
-fn told_to_end() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
-/// Ready on Ctrl-C.
-#[cfg(not(unix))]
-fn told_to_end() -> io::Result<impl Future<Output = ()>> {
-    Ok(async { _ = tokio::signal::ctrl_c().await })
 }

@@ -1,4 +1,4 @@
-//! Two small upstreams, so that the example runs by itself, and its end.
+//! Two small upstreams, so that the example runs by itself.
 
 use std::{io, time::Duration};
 
@@ -47,23 +47,4 @@ pub(crate) fn orders() -> Router {
         ([(header::CACHE_CONTROL, "no-store")], Json(json!({ "order": id }))).into_response()
     };
     Router::new().route("/orders/{id}", get(order).post(order))
-}
-
-/// Ready on Ctrl-C, or SIGTERM as orchestrators send it.
-#[cfg(unix)]
-pub(crate) fn told_to_end() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
-/// Ready on Ctrl-C.
-#[cfg(not(unix))]
-pub(crate) fn told_to_end() -> io::Result<impl Future<Output = ()>> {
-    Ok(async { _ = tokio::signal::ctrl_c().await })
 }

@@ -16,6 +16,8 @@
 //! * Each upstream has a state of its own. While one is down, what is stored of it is served.
 
 mod demo;
+#[path = "../common/shutdown.rs"]
+mod shutdown;
 mod tenants;
 
 use std::{borrow::Cow, error::Error, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -184,9 +186,9 @@ async fn main() -> Result {
     let orders = demo::or_start(args.orders.clone(), demo::orders).await?;
     let app = app(&args, [catalogue, orders])?;
     let listener = TcpListener::bind(args.listen).await?;
-    let told_to_end = demo::told_to_end()?;
+    let shutdown = shutdown::shutdown_signal()?;
     println!("gateway on http://{0}, dashboard on http://{0}/-/cache", listener.local_addr()?);
-    axum::serve(listener, app).with_graceful_shutdown(told_to_end).await?;
+    axum::serve(listener, app).with_graceful_shutdown(shutdown).await?;
     println!("all requests are answered");
     Ok(())
 }

@@ -57,6 +57,8 @@ mod connection;
 mod front;
 mod headers;
 mod origin;
+#[path = "../common/shutdown.rs"]
+mod shutdown;
 mod socket;
 mod stack;
 mod upload;
@@ -67,7 +69,7 @@ use clap::Parser;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use tokio::net::TcpListener;
 
-use self::{front::Front, headers::Hop};
+use self::{front::Front, headers::Hop, shutdown::shutdown_signal};
 
 /// A caching reverse proxy. DUR is a duration such as 50ms, 10s or 1h.
 #[derive(Parser)]
@@ -159,8 +161,8 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
-    let told_to_end = front::shutdown_signal()?;
+    let shutdown = shutdown_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
-    front::serve(listener, front, told_to_end).await;
+    front::serve(listener, front, shutdown).await;
     Ok(())
 }

@@ -5,7 +5,10 @@ use std::{fs, process::Command, thread::sleep, time::Duration};
 /// Sends a signal. Returns after `-STOP` when the process does nothing any more.
 pub(crate) fn send(signal: &str, id: u32) {
     assert!(Command::new("kill").args([signal, &id.to_string()]).status().unwrap().success());
+    let mut looks = 0;
     while signal == "-STOP" && !is_stopped(id) {
+        looks += 1;
+        assert!(looks < 10_000, "{id} goes on");
         sleep(Duration::from_millis(1));
     }
 }

@@ -144,6 +144,7 @@ async fn it_writes_the_file_when_it_is_told_to_end_before_its_first_answer() {
     assert!(Command::new("mkfifo").arg(&file.0).status().await.unwrap().success());
     let mut program = Program::start(own_addr(), &file.0);
     while !file.0.with_extension("lock").exists() {
+        assert_eq!(program.child.try_wait().unwrap(), None, "it goes on");
         sleep(Duration::from_millis(1)).await;
     }
     program.send("-TERM").await;
